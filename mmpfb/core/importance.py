@@ -1,0 +1,74 @@
+"""From densities to the images that stay (paper, Eqs. 1 to 3), as functions.
+
+An image is the more important the *lower* its density is, so everything here keeps low values. The
+random numbers are arguments: the functions draw nothing themselves.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def add_random_term(log_density: Tensor, uniform: Tensor, random_bound: float) -> Tensor:
+    """Return ``log(f_i + r_i)`` with ``r_i = alpha_i * max f`` and ``alpha_i ~ U(0, b)`` (Eq. 3).
+
+    The coefficient is drawn for every image: one draw for the whole batch would add the same number
+    to all densities and never change their order.
+
+    Args:
+        log_density: Log densities of shape ``(B,)``.
+        uniform: Random numbers in [0, 1) of shape ``(B,)``.
+        random_bound: Upper bound ``b`` of the coefficient.
+    """
+    if random_bound == 0:
+        return log_density
+    log_alpha = uniform.clamp(min=torch.finfo(uniform.dtype).tiny).log() + math.log(random_bound)
+    perturbed = torch.logaddexp(log_density, log_alpha + log_density.max())
+    # An image with no finite density stays the most important one, whatever is drawn.
+    return torch.where(torch.isneginf(log_density), log_density, perturbed)
+
+
+def perturb_tempered(log_density: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+    """Return keys whose lowest ``k`` are a density-weighted random choice without replacement.
+
+    Image ``i`` has the log-weight ``-temperature * standardised log density``. Adding Gumbel noise
+    and taking the largest is the same as drawing one after the other without replacement; with
+    ``temperature=0`` every image has the same chance.
+
+    Args:
+        log_density: Log densities of shape ``(B,)``; minus infinity is always drawn first.
+        uniform: Random numbers in [0, 1) of shape ``(B,)``.
+        temperature: Strength of the preference for rare images.
+    """
+    tiny = torch.finfo(uniform.dtype).tiny
+    gumbel = -(-uniform.clamp(min=tiny).log()).clamp(min=tiny).log()
+    keys = temperature * standardised(log_density) - gumbel
+    return torch.where(torch.isneginf(log_density), log_density, keys)
+
+
+def standardised(values: Tensor) -> Tensor:
+    """Return values with zero mean and unit deviation over the finite ones; 0 if all are equal."""
+    finite = torch.isfinite(values)
+    count = finite.sum().clamp(min=1)
+    zero = torch.zeros_like(values)
+    mean = torch.where(finite, values, zero).sum() / count
+    centred = torch.where(finite, values - mean, zero)
+    deviation = (centred.square().sum() / count).sqrt()
+    return torch.where(deviation > 0, centred / deviation.clamp(min=1e-12), zero)
+
+
+def lowest(values: Tensor, count: int) -> Tensor:
+    """Return the indices of the ``count`` lowest values in ascending order of index.
+
+    The number is exact whatever the ties, and the shape does not depend on the data, so that no
+    device has to be waited for. Ties go to the image that comes first.
+    """
+    order = torch.sort(values, stable=True).indices
+    return order[:count].sort().values
+
+
+def share_not_in(chosen: Tensor, reference: Tensor) -> Tensor:
+    """Return the share of ``chosen`` indices that ``reference`` does not hold, scalar tensor."""
+    found = (chosen[:, None] == reference[None, :]).any(dim=1)
+    return 1 - found.to(torch.float32).mean()

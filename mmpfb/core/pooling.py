@@ -1,0 +1,71 @@
+"""Pooled representation of a stage output: one vector per image (paper, section 3.4)."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pool_features(output: Any, dim: int | None = 128) -> Tensor:
+    """Pool the output of any encoder stage to one vector per image.
+
+    The mean over space (or tokens) is followed by an average over groups of neighbouring channels
+    if there are more than ``dim``. The result is float32, or float64 for float64 features: under
+    autocast a mean over a large map in float16 would overflow.
+
+    Args:
+        output: A map ``(B, C, H, W)``, tokens ``(B, L, C)`` or vectors ``(B, C)``; a *tuple* such
+            as ``(x, (H, W))`` or Swin's ``(x_down, hw, out, out_hw)``, of which the first tensor is
+            what the next stage sees and is pooled; or a *list* of parallel branches (HRNet), which
+            are all pooled and joined along the channels.
+        dim: Largest number of channels of the result; None pools no channels.
+
+    Returns:
+        Tensor of shape ``(B, D)`` with ``D = min(dim, C)``.
+
+    Example:
+        >>> pool_features(torch.ones(4, 256, 8, 8)).shape
+        torch.Size([4, 128])
+        >>> pool_features((torch.ones(4, 64, 96), (8, 8))).shape
+        torch.Size([4, 96])
+
+    Raises:
+        TypeError: If there is no tensor in ``output`` or it is not floating point.
+        ValueError: If a tensor has another number of axes than 2, 3 or 4.
+    """
+    pooled = torch.cat([_spatial_mean(branch) for branch in _branches(output)], dim=1)
+    if dim is not None and pooled.shape[1] > dim:
+        pooled = F.adaptive_avg_pool1d(pooled.unsqueeze(1), dim).squeeze(1)
+    return pooled
+
+
+def _branches(output: Any) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, list):
+        tensors = [item for item in output if isinstance(item, Tensor)]
+    elif isinstance(output, tuple):
+        tensors = [item for item in output if isinstance(item, Tensor)][:1]
+    else:
+        tensors = []
+    if not tensors:
+        raise TypeError(
+            'Expected the stage output to be a tensor, or a tuple or list that holds one, '
+            f'but got {type(output).__name__}.'
+        )
+    return tensors
+
+
+def _spatial_mean(features: Tensor) -> Tensor:
+    if not features.is_floating_point():
+        raise TypeError(f'Expected features to be floating point, but got {features.dtype}.')
+    axes = {2: (), 3: (1,), 4: (2, 3)}
+    if features.dim() not in axes:
+        raise ValueError(
+            'Expected features of shape (B, C), (B, L, C) or (B, C, H, W), '
+            f'but got {tuple(features.shape)}.'
+        )
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    mean_axes = axes[features.dim()]
+    return features.mean(mean_axes, dtype=dtype) if mean_axes else features.to(dtype)
