@@ -1,0 +1,61 @@
+"""Which images a selector keeps and which it prunes, from the counts of a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from mmpfb.core.checks import check_positive_int
+
+
+@dataclass(frozen=True)
+class RetentionRate:
+    """How often one image was retained.
+
+    Attributes:
+        name: Path of the image.
+        seen: Number of times it was in a pruned batch.
+        kept: Number of times it passed the cut.
+    """
+
+    name: str
+    seen: int
+    kept: int
+
+    @property
+    def share(self) -> float:
+        """Share of the times it was seen that it was kept."""
+        return self.kept / self.seen
+
+
+def extremes(
+    record: Mapping[str, Mapping[str, int]], count: int
+) -> tuple[list[RetentionRate], list[RetentionRate]]:
+    """Return the images most often kept and most often pruned.
+
+    Images seen less often than the median image are left out: a share of one in one says nothing.
+
+    Args:
+        record: ``{'seen': int, 'kept': int}`` of each image.
+        count: Number of images of either kind; fewer if there are not twice as many.
+
+    Returns:
+        The most often kept, highest share first, and the most often pruned, lowest share first.
+
+    Raises:
+        ValueError: If ``count`` is no positive integer or the record is empty.
+    """
+    check_positive_int('count', count)
+    rates = [
+        RetentionRate(name, entry['seen'], entry['kept'])
+        for name, entry in record.items()
+        if entry['seen'] > 0
+    ]
+    if not rates:
+        raise ValueError('Expected a record of at least one image, but it holds none.')
+    enough = median(rate.seen for rate in rates)
+    rates = [rate for rate in rates if rate.seen >= enough]
+    # Among equal shares the one seen more often is surer; the name makes the order repeatable.
+    most_kept = sorted(rates, key=lambda rate: (-rate.share, -rate.seen, rate.name))
+    most_pruned = sorted(rates, key=lambda rate: (rate.share, -rate.seen, rate.name))
+    count = max(1, min(count, len(rates) // 2))
+    return most_kept[:count], most_pruned[:count]

@@ -1,0 +1,26 @@
+"""Uniform random choice at the cut: the baseline that every score has to beat.
+
+Cost: none. It reads no features and has no state; what it saves is what the cut saves.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mmpfb.core.selection import Selection
+from mmpfb.selectors.base import Selector, register_selector
+
+
+@register_selector
+class Uniform(Selector):
+    """Keeps a uniformly random subset of each batch."""
+
+    needs_features: ClassVar[bool] = False
+
+    def select(
+        self, features: Tensor, num_retained: int, generator: torch.Generator
+    ) -> Selection:
+        """Choose images at random, without looking at the features."""
+        order = torch.randperm(len(features), generator=generator)
+        return Selection(order[:num_retained].sort().values.to(features.device))
