@@ -1,0 +1,245 @@
+"""The calendar of pruning: when it runs, what is logged, saved and summed up. No formula."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmpfb.analysis import IterationTimes, PruningSummary, savings
+from mmpfb.core.checks import check_non_negative, check_positive_int
+from mmpfb.core.schedule import PruningWindow, check_window, resolve_window, scheduled_ratio
+from mmpfb.models.mixin import BatchPruningMixin
+from mmpfb.models.pruner import BatchPruner, Phase
+from mmpfb.registry import HOOKS
+
+CHECKPOINT_KEY = 'mmpfb'
+SUMMARY_FILE = 'pruning_summary.json'
+
+
+@HOOKS.register_module()
+class PruningScheduleHook(Hook):
+    """Starts and stops pruning, logs it, resumes it, and sums it up at the end.
+
+    Before ``begin`` the selector watches whole batches. After ``end`` the model trains on
+    everything, so that its batch normalisation statistics see the full distribution again.
+
+    Put it into ``default_hooks``: a dict is merged with the user's, while a ``custom_hooks`` list
+    would replace the user's list.
+
+    Args:
+        begin: Where pruning starts, in units of ``by``.
+        end: Where it stops.
+        by: ``'fraction'`` of the run, ``'iter'`` or ``'epoch'``.
+        ramp: Share of the time between ``begin`` and ``end`` over which the ratio rises linearly,
+            in [0, 1].
+        ramp_from: Share of the ratio at which the ramp begins, in [0, 1].
+        interval: Number of iterations between two log entries; None: that of the ``LoggerHook``.
+
+    Raises:
+        ValueError: If an argument is out of range or ``begin >= end``.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(
+        self,
+        begin: float = 0.05,
+        end: float = 0.9,
+        by: str = 'fraction',
+        ramp: float = 0.0,
+        ramp_from: float = 0.0,
+        interval: int | None = None,
+    ) -> None:
+        check_window(begin, end, by)
+        self.begin, self.end, self.by = begin, end, by
+        self.ramp = check_non_negative('ramp', ramp, upper=1)
+        self.ramp_from = check_non_negative('ramp_from', ramp_from, upper=1)
+        self.interval = None if interval is None else check_positive_int('interval', interval)
+        self._window = PruningWindow(0, 0)
+        self._times = IterationTimes()
+        self._resumed = False
+        self._step_started = 0.0
+        self._step_ended: float | None = None
+        self._waited: float | None = None
+        self._pruned_before = 0
+        self._logged = (0, 0)
+        self._peak_memory = 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Place the window in the run and say what will happen.
+
+        Raises:
+            TypeError: If the model of the runner cannot prune.
+            ValueError: If the window or ``min_keep`` does not fit the run.
+        """
+        model = pruning_model(runner)
+        pruner = model.pruner
+        dataloader = runner.train_loop.dataloader
+        self._window = resolve_window(
+            self.begin, self.end, self.by, runner.max_iters, len(dataloader)
+        )
+        batch_size = dataloader.batch_size
+        if batch_size is not None:
+            if model.pruning_settings.min_keep is not None and pruner.min_keep > batch_size:
+                raise ValueError(
+                    'Expected argument `min_keep` to be at most the batch size '
+                    f'{batch_size}, but got {pruner.min_keep}.'
+                )
+            pruner.warn_without_effect(batch_size)
+        if not self._resumed:
+            pruner.seed = runner.seed
+        if self.interval is None:
+            self.interval = _logger_interval(runner)
+        self._logged = (pruner.images_seen, pruner.images_kept)
+        runner.logger.info(
+            f'Pruning {pruner.ratio:.0%} of each batch at {model.pruning_location} by '
+            f'{type(pruner.selector).__name__} from iteration {self._window.begin} to '
+            f'{self._window.end} of {runner.max_iters}; at least {pruner.min_keep} images are '
+            'retained.'
+        )
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Set phase and ratio of this iteration."""
+        pruner = pruning_model(runner).pruner
+        if runner.iter < self._window.begin:
+            pruner.phase = Phase.OBSERVE
+        elif runner.iter in self._window:
+            pruner.phase = Phase.PRUNE
+            pruner.current_ratio = scheduled_ratio(
+                runner.iter, self._window, pruner.ratio, self.ramp, self.ramp_from
+            )
+        else:
+            pruner.phase = Phase.IDLE
+        if runner.iter == self._window.begin and not pruner.selector.ready:
+            runner.logger.warning(
+                'The selector has not seen enough images yet; pruning starts once it has.'
+            )
+        self._pruned_before = pruner.iterations_pruned
+        now = time.perf_counter()
+        self._waited = None if self._step_ended is None else now - self._step_ended
+        self._step_started = now
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Record the time of the step and log once per interval."""
+        pruner = pruning_model(runner).pruner
+        now = time.perf_counter()
+        pruned = pruner.iterations_pruned > self._pruned_before
+        self._times.add(now - self._step_started, self._waited, pruned)
+        assert self.interval is not None
+        if self.every_n_inner_iters(batch_idx, self.interval):
+            self._log(runner, pruner)
+        self._step_ended = time.perf_counter()
+
+    def before_val(self, runner: Runner) -> None:
+        """Leave the time of a validation out of the time that a step waits for its data."""
+        self._step_ended = None
+
+    def after_val(self, runner: Runner) -> None:
+        """Leave the time of a validation out of the time that a step waits for its data."""
+        self._step_ended = None
+
+    def after_train(self, runner: Runner) -> None:
+        """Print the summary and write it into the work directory."""
+        summary = self._summary(runner)
+        if is_main_process():
+            path = Path(runner.work_dir) / SUMMARY_FILE
+            path.write_text(json.dumps(summary.to_dict(), indent=2) + '\n')
+            runner.logger.info(f'{summary.to_text()}\n  written to {path}')
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add the state of pruning to the checkpoint; the ``state_dict`` stays the stock one."""
+        checkpoint[CHECKPOINT_KEY] = pruning_model(runner).pruner.state_dict()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Restore the state of pruning when a run is resumed.
+
+        Weights loaded with ``load_from`` begin a new run, whose features drift anew: nothing is
+        restored then.
+        """
+        if not getattr(runner, '_resume', False):
+            return
+        if CHECKPOINT_KEY not in checkpoint:
+            runner.logger.warning(
+                'The checkpoint holds no pruning state; the selector starts anew and counts begin '
+                'at zero.'
+            )
+            return
+        pruning_model(runner).pruner.load_state_dict(checkpoint[CHECKPOINT_KEY])
+        self._resumed = True
+
+    def _log(self, runner: Runner, pruner: BatchPruner) -> None:
+        self._note_peak_memory()
+        seen, kept = pruner.images_seen - self._logged[0], pruner.images_kept - self._logged[1]
+        self._logged = (pruner.images_seen, pruner.images_kept)
+        if seen == 0:
+            return
+        scalars = {'seen': seen, 'kept': kept, 'ratio': 1 - kept / seen}
+        scalars.update(pruner.take_interval_metrics())
+        # Not returned by the model among its losses: MMEngine would copy each to the host in every
+        # iteration, and add those with "loss" in their name to the objective.
+        for name, value in scalars.items():
+            runner.message_hub.update_scalar(f'train/pruning/{name}', value)
+
+    def _note_peak_memory(self) -> None:
+        # The logger resets the peak, and it runs after this hook.
+        if torch.cuda.is_available():
+            self._peak_memory = max(self._peak_memory, torch.cuda.max_memory_allocated())
+
+    def _summary(self, runner: Runner) -> PruningSummary:
+        self._note_peak_memory()
+        model = pruning_model(runner)
+        pruner = model.pruner
+        ranks = get_world_size()
+        seen, kept = pruner.images_seen, pruner.images_kept
+        pruned_seen = pruner.images_seen_while_pruning
+        times = self._times
+        share = pruner.iterations_pruned / max(pruner.iteration, 1)
+        return PruningSummary(
+            selector=type(pruner.selector).__name__,
+            location=model.pruning_location,
+            ratio=pruner.ratio,
+            images_seen=seen * ranks,
+            images_kept=kept * ranks,
+            ratio_over_run=1 - kept / seen if seen else 0.0,
+            ratio_while_pruning=(
+                1 - pruner.images_kept_while_pruning / pruned_seen if pruned_seen else None
+            ),
+            iterations=pruner.iteration,
+            iterations_pruned=pruner.iterations_pruned,
+            random_share=pruner.random_share,
+            non_finite_images=pruner.non_finite_images,
+            peak_memory_bytes=self._peak_memory or None,
+            **savings(times.unpruned, times.pruned, times.waiting, share),
+        )
+
+
+def pruning_model(runner: Runner) -> BatchPruningMixin:
+    """Return the model of a runner without its wrappers.
+
+    Raises:
+        TypeError: If it cannot prune.
+    """
+    model = runner.model
+    while is_model_wrapper(model):
+        model = model.module
+    if not isinstance(model, BatchPruningMixin):
+        raise TypeError(
+            f'Expected a model that prunes, but got {type(model).__name__}; set the model type '
+            "to, for example, 'mmpfb.PFBEncoderDecoder', or remove the hook."
+        )
+    return model
+
+
+def _logger_interval(runner: Runner) -> int:
+    intervals = [hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)]
+    return intervals[0] if intervals else 50

@@ -1,0 +1,166 @@
+"""Finds out, when a model is built, whether its batch can be cut at a place.
+
+Some backbones remember the batch size in Python or join branches that left before the cut. They
+raise an error or, worse, return maps of a wrong shape. So the features of a small random batch are
+computed twice, whole and cut, and compared.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmpfb.core.gate import BatchGate
+from mmpfb.core.pooling import pool_features
+from mmpfb.core.randomness import generator_for
+from mmpfb.errors import LocationError
+from mmpfb.models.locations import candidate_paths
+
+Extract = Callable[[Tensor], Any]
+
+BATCH_SIZE = 4
+RETAINED = (0, 2, 3)
+# Sides of the square probe images: the smallest is fastest, larger ones are for backbones with a
+# fixed input size or a large stride.
+IMAGE_SIZES = (64, 128, 224, 256, 384, 512)
+LARGEST_RELATIVE_ERROR = 1e-4
+
+
+def channels_at(model: nn.Module, extract: Extract, location: str) -> int:
+    """Return the number of channels at a location where the batch can be cut.
+
+    The model is run in evaluation mode; its training flags, buffers and the random number
+    generators are left as they were.
+
+    Args:
+        model: Model with a ``backbone``.
+        extract: Maps images to features, through ``location`` and the backbone.
+        location: Module path in ``model``.
+
+    Raises:
+        LocationError: If there is no such module or the batch cannot be cut there. The message
+            lists where it can.
+    """
+    with _evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        images, whole = _run_whole(model, extract)
+        submodule = _submodule(model, location)
+        reason, channels = _try_cut(model, extract, submodule, images, whole)
+        if reason is None:
+            return channels
+        cuttable = [
+            path
+            for path in candidate_paths(model)
+            if _try_cut(model, extract, model.get_submodule(path), images, whole)[0] is None
+        ]
+    where = f'it can be cut at: {", ".join(cuttable)}' if cuttable else (
+        "none of its stages allows it, so this backbone cannot be pruned with mode='reuse'"
+    )
+    raise LocationError(
+        f'{type(model.get_submodule("backbone")).__name__} cannot be cut at {location!r}: '
+        f'{reason}; {where}.'
+    )
+
+
+def _submodule(model: nn.Module, location: str) -> nn.Module:
+    try:
+        if location:
+            return model.get_submodule(location)
+    except AttributeError:
+        pass
+    raise LocationError(
+        f"Expected argument `location` to be 'auto' or a module path such as "
+        f'{", ".join(candidate_paths(model))}, but got {location!r}.'
+    )
+
+
+def _run_whole(model: nn.Module, extract: Extract) -> tuple[Tensor, Any]:
+    in_channels = _num_image_channels(model.get_submodule('backbone'))
+    parameter = next(model.parameters())
+    generator = generator_for(BATCH_SIZE)
+    error: Exception | None = None
+    for size in IMAGE_SIZES:
+        images = torch.rand(BATCH_SIZE, in_channels, size, size, generator=generator)
+        # Images that differ strongly: features of the wrong image must not pass as rounding.
+        images = images * torch.arange(1, BATCH_SIZE + 1).view(-1, 1, 1, 1)
+        images = images.to(parameter)
+        try:
+            return images, extract(images)
+        except Exception as caught:  # noqa: BLE001 - which error tells a wrong size is unknowable
+            error = caught
+    raise LocationError(
+        f'The features of {type(model.get_submodule("backbone")).__name__} could not be computed '
+        f'for square images of {IMAGE_SIZES} pixels, so no cut could be tested: {error}'
+    ) from error
+
+
+def _num_image_channels(backbone: nn.Module) -> int:
+    # The attribute `in_channels` of some backbones is a counter that ends at their last layer.
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+    return 3
+
+
+def _try_cut(
+    model: nn.Module, extract: Extract, submodule: nn.Module, images: Tensor, whole: Any
+) -> tuple[str | None, int]:
+    """Return why the batch cannot be cut (None if it can) and the channels at the cut."""
+    keep = torch.tensor(RETAINED, device=images.device)
+    channels = 0
+
+    def decide(output: Any) -> Tensor:
+        nonlocal channels
+        channels = pool_features(output, dim=None).shape[1]
+        return keep
+
+    gate = BatchGate(submodule, model.get_submodule('backbone'))
+    try:
+        with gate.open(len(images), decide):
+            cut = extract(images)
+    except Exception as error:  # noqa: BLE001 - any failure of the cut model is the answer
+        return f'the forward pass fails ({str(error).splitlines()[0]})', channels
+    finally:
+        gate.remove()
+    if not _equal_rows(cut, whole, keep):
+        return 'the features of the retained images come out wrong', channels
+    return None, channels
+
+
+def _equal_rows(cut: Any, whole: Any, keep: Tensor) -> bool:
+    got, expected = list(_tensors(cut)), list(_tensors(whole))
+    if len(got) != len(expected):
+        return False
+    for left, right in zip(got, expected, strict=True):
+        right = right.index_select(0, keep) if right.shape[0] == BATCH_SIZE else right
+        if left.shape != right.shape:
+            return False
+        if left.is_meta:
+            continue
+        tolerance = LARGEST_RELATIVE_ERROR * float(right.abs().nan_to_num().max())
+        if not torch.allclose(left, right, rtol=0, atol=tolerance + 1e-12, equal_nan=True):
+            return False
+    return True
+
+
+def _tensors(structure: Any) -> Iterator[Tensor]:
+    if isinstance(structure, Tensor):
+        yield structure
+    elif isinstance(structure, dict):
+        structure = tuple(structure.values())
+    if isinstance(structure, (tuple, list)):
+        for item in structure:
+            yield from _tensors(item)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    flags = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        # Not `model.train()`: that would wake modules that were frozen one by one.
+        for module, training in flags.items():
+            module.training = training

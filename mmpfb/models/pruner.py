@@ -1,0 +1,274 @@
+"""Runs the method over the iterations of a training: pool, choose, learn, count."""
+
+import enum
+import math
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmpfb.analysis.timing import Stopwatch
+from mmpfb.core.budget import RetainedBudget, exact_ratio
+from mmpfb.core.checks import check_positive_int, check_ratio
+from mmpfb.core.estimator import finite_rows
+from mmpfb.core.pooling import pool_features
+from mmpfb.core.randomness import generator_for
+from mmpfb.errors import NoEffectWarning
+from mmpfb.selectors import Selector
+
+
+class Phase(enum.Enum):
+    """What happens to a batch."""
+
+    OBSERVE = 'observe'
+    """The selector learns from the whole batch; nothing is pruned."""
+    PRUNE = 'prune'
+    """Images are pruned as soon as the selector is ready; until then it learns."""
+    IDLE = 'idle'
+    """The model trains like the stock one; nothing is scored."""
+
+
+class BatchPruner:
+    """Decides for one batch after the other which images are retained, and keeps the books.
+
+    It knows nothing of models: it is given the output of a stage and returns indices. All counts
+    that are known on the host are Python numbers, everything else stays on the device until
+    somebody asks, so that no iteration waits for a GPU because of it.
+
+    Args:
+        selector: What is chosen.
+        ratio: Share of the images to prune, in [0, 1).
+        min_keep: Fewest images to retain.
+        seed: Seed of the random choices.
+
+    Attributes:
+        phase: What happens to the next batch. Without a schedule it stays ``Phase.PRUNE``.
+        current_ratio: Prune ratio of the next batch, for ramps.
+        iteration: Number of batches seen.
+        images_seen: Number of images seen in training.
+        images_kept: Number of images that passed the cut.
+        last_kept: Indices retained in the last batch; None if the whole batch was.
+    """
+
+    def __init__(self, selector: Selector, ratio: float, min_keep: int, seed: int = 0) -> None:
+        self.selector = selector
+        self.ratio = check_ratio('ratio', ratio)
+        self.min_keep = check_positive_int('min_keep', min_keep)
+        self.seed = seed
+        self.phase = Phase.PRUNE
+        self.current_ratio = self.ratio
+        self.iteration = 0
+        self.iterations_pruned = 0
+        self.images_seen = 0
+        self.images_kept = 0
+        self.images_seen_while_pruning = 0
+        self.images_kept_while_pruning = 0
+        self.last_kept: list[int] | None = None
+        self.scoring_time = Stopwatch()
+        self._budget = RetainedBudget()
+        self._random_share = Mean()
+        self._random_share_of_run = Mean()
+        self._non_finite: Tensor | int = 0
+        self._effect_checked = False
+
+    def count_unscored(self, batch_size: int) -> None:
+        """Count a batch that is trained whole and not looked at."""
+        self._count(batch_size, batch_size, pruned=False)
+        self.last_kept = None
+
+    @torch.no_grad()
+    def choose(self, output: Any, batch_size: int) -> Tensor | None:
+        """Return the indices of the images to retain, or None for the whole batch.
+
+        Args:
+            output: Output of the stage at which the batch is cut.
+            batch_size: Number of images in the batch ``B``.
+
+        Returns:
+            Indices in ascending order, int64 of shape ``(k,)``, or None.
+        """
+        device = _device_of(output)
+        with self.scoring_time.measure(device), torch.autocast(device.type, enabled=False):
+            keep = self._choose(output, batch_size, device)
+        self.last_kept = None if keep is None else keep.tolist()
+        return keep
+
+    def warn_without_effect(self, batch_size: int) -> None:
+        """Warn, once, if batches of this size can never be pruned as much as asked for."""
+        if self._effect_checked:
+            return
+        self._effect_checked = True
+        if self.ratio == 0:
+            warnings.warn('ratio=0 prunes no image.', NoEffectWarning, stacklevel=2)
+            return
+        wanted = (1 - exact_ratio(self.ratio)) * batch_size
+        if wanted >= self.min_keep:
+            return
+        reason = f'Batches of {batch_size} images (per GPU) with min_keep={self.min_keep} '
+        fitting = math.ceil(self.min_keep / (1 - exact_ratio(self.ratio)))
+        advice = f'a batch size of {fitting} reaches ratio={self.ratio:g}'
+        if self.min_keep >= batch_size:
+            reason += 'can never lose an image, so nothing is pruned'
+            advice = f'{self.min_keep + 1} is the smallest batch size that prunes, and {advice}'
+        else:
+            highest = 1 - self.min_keep / batch_size
+            reason += f'lose at most {highest:.0%}'
+        warnings.warn(f'{reason}: {advice}.', NoEffectWarning, stacklevel=2)
+
+    def take_interval_metrics(self) -> dict[str, float]:
+        """Return what is worth logging since the last call; this waits for the device."""
+        metrics = {name: value.item() for name, value in self.selector.metrics().items()}
+        random_share = self._random_share.take()
+        if random_share is not None:
+            metrics['random_share'] = random_share
+        seconds = self.scoring_time.take_mean()
+        if seconds is not None:
+            metrics['scoring_ms'] = 1000 * seconds
+        return metrics
+
+    @property
+    def random_share(self) -> float | None:
+        """Mean random share over all pruned iterations; None if the selector reports none."""
+        return self._random_share_of_run.value()
+
+    @property
+    def non_finite_images(self) -> int:
+        """Number of images seen with NaN or infinite features."""
+        return int(self._non_finite)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return selector, remainder and counts as tensors and plain values."""
+        return {
+            'selector_type': type(self.selector).__name__,
+            'selector': self.selector.state_dict(),
+            'budget': self._budget.state_dict(),
+            'random_share': self._random_share_of_run.state_dict(),
+            'non_finite_images': self.non_finite_images,
+            **{name: getattr(self, name) for name in _COUNTS},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned.
+
+        The state of another selector is left out with a warning; counts and remainder are restored.
+
+        Raises:
+            EstimatorStateError: If the state of the selector was saved with other sizes.
+        """
+        saved, own = state['selector_type'], type(self.selector).__name__
+        if saved == own:
+            self.selector.load_state_dict(state['selector'])
+        else:
+            warnings.warn(
+                f'The checkpoint holds the state of selector {saved!r}; {own!r} starts anew.',
+                stacklevel=2,
+            )
+        self._budget.load_state_dict(state['budget'])
+        self._random_share_of_run.load_state_dict(state['random_share'])
+        self._non_finite = int(state['non_finite_images'])
+        for name in _COUNTS:
+            setattr(self, name, int(state[name]))
+
+    def _choose(self, output: Any, batch_size: int, device: torch.device) -> Tensor | None:
+        features = torch.empty(batch_size, 0, device=device)
+        if self.selector.needs_features:
+            features = pool_features(output, self.selector.dim)
+            self._non_finite = self._non_finite + (~finite_rows(features)).sum()
+        keep = None
+        if self.phase is Phase.PRUNE and self.selector.ready:
+            self.warn_without_effect(batch_size)
+            num_retained = self._budget.take(batch_size, self.current_ratio, self.min_keep)
+            if num_retained < batch_size:
+                keep = self._select(features, num_retained)
+            self._count(batch_size, num_retained, pruned=True)
+        else:
+            self._count(batch_size, batch_size, pruned=False)
+        if self.selector.needs_features:
+            self.selector.observe(features if keep is None else features.index_select(0, keep))
+        return keep
+
+    def _select(self, features: Tensor, num_retained: int) -> Tensor:
+        generator = generator_for(self.seed, _rank(), self.iteration)
+        selection = self.selector.select(features, num_retained, generator)
+        if selection.weight is not None:
+            raise NotImplementedError(
+                f'{type(self.selector).__name__} returned loss weights, which a model that '
+                'computes one loss for the batch cannot apply.'
+            )
+        if 'random_share' in selection.stats:
+            self._random_share.add(selection.stats['random_share'])
+            self._random_share_of_run.add(selection.stats['random_share'])
+        return selection.keep
+
+    def _count(self, seen: int, kept: int, pruned: bool) -> None:
+        self.iteration += 1
+        self.images_seen += seen
+        self.images_kept += kept
+        if pruned:
+            self.iterations_pruned += 1
+            self.images_seen_while_pruning += seen
+            self.images_kept_while_pruning += kept
+
+
+_COUNTS = (
+    'seed',
+    'iteration',
+    'iterations_pruned',
+    'images_seen',
+    'images_kept',
+    'images_seen_while_pruning',
+    'images_kept_while_pruning',
+)
+
+
+class Mean:
+    """Running mean of scalar tensors that is added up on their device."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | float = 0.0
+        self._count = 0
+
+    def add(self, value: Tensor) -> None:
+        """Add one value; nothing is copied to the host."""
+        if isinstance(self._sum, Tensor):
+            self._sum = self._sum.to(value.device)
+        self._sum = self._sum + value
+        self._count += 1
+
+    def value(self) -> float | None:
+        """Return the mean of all values, or None; waits for the device."""
+        return float(self._sum) / self._count if self._count else None
+
+    def take(self) -> float | None:
+        """Return the mean and start anew."""
+        mean = self.value()
+        self._sum, self._count = 0.0, 0
+        return mean
+
+    def state_dict(self) -> dict[str, float | int]:
+        """Return sum and count as plain numbers."""
+        return {'sum': float(self._sum), 'count': self._count}
+
+    def load_state_dict(self, state: dict[str, float | int]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self._sum, self._count = float(state['sum']), int(state['count'])
+
+
+def _device_of(output: Any) -> torch.device:
+    if isinstance(output, Tensor):
+        return output.device
+    for item in output if isinstance(output, (tuple, list)) else ():
+        if isinstance(item, Tensor):
+            return item.device
+    raise TypeError(
+        'Expected the stage output to be a tensor, or a tuple or list that holds one, '
+        f'but got {type(output).__name__}.'
+    )
+
+
+def _rank() -> int:
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return int(distributed.get_rank())
+    return 0
