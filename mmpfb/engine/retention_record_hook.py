@@ -43,7 +43,7 @@ class RetentionRecordHook(Hook):
         pruner = pruning_model(runner).pruner
         if data_batch is None or pruner.iterations_pruned == self._pruned_before:
             return
-        paths = [sample.metainfo['img_path'] for sample in data_batch['data_samples']]
+        paths = [_image_path(sample) for sample in data_batch['data_samples']]
         kept = range(len(paths)) if pruner.last_kept is None else pruner.last_kept
         for path in paths:
             self._seen[path] = self._seen.get(path, 0) + 1
@@ -61,3 +61,13 @@ class RetentionRecordHook(Hook):
         if is_main_process():
             path = Path(runner.work_dir) / RECORD_FILE
             path.write_text(json.dumps(record, indent=1, sort_keys=True) + '\n')
+
+
+def _image_path(sample: Any) -> str:
+    path = sample.metainfo.get('img_path')
+    if path is None:
+        raise ValueError(
+            "Expected data samples with 'img_path' in their metainfo, but got "
+            f"{sorted(sample.metainfo)}; add it to `meta_keys` of the packing transform."
+        )
+    return str(path)

@@ -1,0 +1,38 @@
+"""Images most often kept and most often pruned."""
+
+import pytest
+
+from mmpfb.analysis.retention import extremes
+
+
+def record(**counts):
+    return {name: {'seen': seen, 'kept': kept} for name, (seen, kept) in counts.items()}
+
+
+def test_extremes_are_ordered_by_share():
+    kept, pruned = extremes(record(a=(4, 4), b=(4, 1), c=(4, 3), d=(4, 0)), count=2)
+    assert [rate.name for rate in kept] == ['a', 'c']
+    assert [rate.name for rate in pruned] == ['d', 'b']
+    assert kept[1].share == 0.75
+
+
+def test_images_seen_rarely_are_left_out():
+    kept, _ = extremes(record(once=(1, 1), b=(9, 8), c=(9, 1), d=(9, 5)), count=1)
+    assert [rate.name for rate in kept] == ['b']
+
+
+def test_no_image_is_in_both_groups():
+    kept, pruned = extremes(record(a=(3, 3), b=(3, 2), c=(3, 1)), count=12)
+    assert {rate.name for rate in kept}.isdisjoint(rate.name for rate in pruned)
+
+
+def test_equal_shares_are_ordered_by_certainty_and_name():
+    kept, _ = extremes(record(b=(5, 5), a=(5, 5), c=(9, 9), d=(5, 0)), count=2)
+    assert [rate.name for rate in kept] == ['c', 'a']
+
+
+def test_empty_record_and_wrong_count_are_refused():
+    with pytest.raises(ValueError, match='at least one image, but it holds none'):
+        extremes({}, count=3)
+    with pytest.raises(ValueError, match='`count` to be an integer of at least 1, but got 0'):
+        extremes(record(a=(1, 1)), count=0)

@@ -1,0 +1,57 @@
+"""Building small segmentors, their input, and their pruned counterparts."""
+
+import copy
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import nn
+
+from .architectures import NUM_CLASSES
+
+PRUNED_TYPES = {
+    'EncoderDecoder': 'mmpfb.PFBEncoderDecoder',
+    'CascadeEncoderDecoder': 'mmpfb.PFBCascadeEncoderDecoder',
+}
+
+
+def build(config):
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    return MODELS.build(ConfigDict(copy.deepcopy(config)))
+
+
+def pruned(config, **pruning):
+    pruning = {'selector': {'type': 'Uniform'}, 'ratio': 0.5, **pruning}
+    return {**config, 'type': PRUNED_TYPES[config['type']], 'pruning': pruning}
+
+
+def batch(size=4, side=64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(size, 3, side, side, generator=generator)
+    labels = torch.randint(0, NUM_CLASSES, (size, 1, side, side), generator=generator)
+    shapes = ('img_shape', 'ori_shape', 'pad_shape')
+    meta = {'img_path': 'image.png', **{name: (side, side) for name in shapes}}
+    samples = [
+        SegDataSample(gt_sem_seg=PixelData(data=label), metainfo=meta) for label in labels
+    ]
+    return images, samples
+
+
+def freeze_batch_statistics(model):
+    """Make the outcome of one image independent of its neighbours in the batch."""
+    for module in model.modules():
+        if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.Dropout, nn.Dropout2d)):
+            module.eval()
+    return model
+
+
+def total(losses):
+    values = []
+    for name, value in losses.items():
+        if 'loss' in name:
+            values += value if isinstance(value, (list, tuple)) else [value]
+    return sum(value.mean() for value in values)

@@ -1,0 +1,76 @@
+"""Draw a contact sheet of the images most often kept and most often pruned in a run."""
+
+import argparse
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+
+import matplotlib.pyplot as plt  # noqa: E402 - the backend has to be chosen first
+from PIL import Image  # noqa: E402
+
+if importlib.util.find_spec('mmpfb') is None:
+    # A clone that was not installed: the package lies beside this folder.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mmpfb.analysis.retention import RetentionRate, extremes  # noqa: E402
+
+RECORD_FILE = 'retention.json'
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('work_dir', type=Path, help=f'work dir of a run, with {RECORD_FILE}')
+    parser.add_argument('--count', type=int, default=12, help='images of either kind')
+    parser.add_argument('--out', type=Path, help='picture (default: contact_sheet.png in work_dir)')
+    return parser
+
+
+def draw(kept: list[RetentionRate], pruned: list[RetentionRate], columns: int = 6) -> plt.Figure:
+    """Return a figure with the two groups one below the other."""
+    rows_each = -(-len(kept) // columns)
+    figure = plt.figure(figsize=(1.9 * columns, 2.1 * 2 * rows_each + 1.0), layout='constrained')
+    groups = figure.subfigures(2, 1)
+    titles = ('Most often kept: rare features', 'Most often pruned: common features')
+    for group, title, rates in zip(groups, titles, (kept, pruned), strict=True):
+        group.suptitle(title, fontweight='bold', x=0.01, ha='left')
+        for axes, rate in zip(
+            group.subplots(rows_each, columns, squeeze=False).flat,
+            [*rates, *[None] * (rows_each * columns - len(rates))],
+            strict=True,
+        ):
+            axes.axis('off')
+            if rate is None:
+                continue
+            with Image.open(rate.name) as image:
+                axes.imshow(image.convert('RGB'))
+            axes.set_title(f'kept {rate.kept} of {rate.seen}', fontsize=9)
+    return figure
+
+
+def main() -> None:
+    """Read the record of a run and draw its extremes."""
+    parser = build_parser()
+    args = parser.parse_args()
+    record_file = args.work_dir / RECORD_FILE
+    if not record_file.is_file():
+        parser.error(
+            f'Expected {record_file} to exist; train with '
+            "default_hooks.retention=dict(type='mmpfb.RetentionRecordHook')."
+        )
+    try:
+        kept, pruned = extremes(json.loads(record_file.read_text()), args.count)
+    except ValueError as error:
+        parser.error(f'{record_file}: {error}')
+    out = args.out or args.work_dir / 'contact_sheet.png'
+    draw(kept, pruned).savefig(out, dpi=90)
+    print(f'contact sheet of the images most often kept and pruned: {out}')
+
+
+if __name__ == '__main__':
+    main()
