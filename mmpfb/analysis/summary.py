@@ -149,8 +149,9 @@ def savings(
     saved = loading = None
     if full is not None:
         whole = full + (wait or 0)
-        loading = (wait or 0) / whole
-        saved = None if cut is None else (full - cut) / whole
+        if whole > 0:
+            loading = None if wait is None else wait / whole
+            saved = None if cut is None else (full - cut) / whole
     return {
         'seconds_unpruned': full,
         'seconds_pruned': cut,

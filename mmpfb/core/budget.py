@@ -18,15 +18,18 @@ def exact_ratio(ratio: float) -> Fraction:
     """Return the fraction that a ratio written in decimals stands for (0.3 is 3/10).
 
     The float 0.3 is a little less than 3/10. Carried over a long run that difference would show.
+    A float that no short fraction stands for, as in a ramp, is taken for what it is.
     """
-    return Fraction(ratio).limit_denominator(LARGEST_DENOMINATOR)
+    short = Fraction(ratio).limit_denominator(LARGEST_DENOMINATOR)
+    return short if float(short) == ratio else Fraction(ratio)
 
 
 def retained_count(iteration: int, batch_size: int, ratio: float, min_keep: int = 1) -> int:
     """Return the number of retained images of one iteration of a run with constant settings.
 
-    The first ``t`` iterations together retain ``floor(t * (1 - ratio) * batch_size)`` images.
-    :class:`RetainedBudget` gives the same numbers and also follows settings that change.
+    The first ``t`` iterations together retain ``floor(t * (1 - ratio) * batch_size)`` images,
+    unless ``min_keep`` makes that unreachable. :class:`RetainedBudget` gives the same numbers and
+    also follows settings that change.
 
     Args:
         iteration: Number of pruned iterations before this one.

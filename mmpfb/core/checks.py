@@ -47,6 +47,17 @@ def check_non_negative(name: str, value: Any, upper: float = math.inf) -> float:
     return float(value)
 
 
+def check_bool(name: str, value: Any) -> bool:
+    """Return ``value`` if it is True or False.
+
+    Raises:
+        ValueError: If it is anything else, a text such as 'no' for example.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f'Expected argument `{name}` to be True or False, but got {value!r}.')
+    return value
+
+
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """Return ``value`` if it is one of ``choices``.
 

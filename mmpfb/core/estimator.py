@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmpfb.core.checks import check_choice, check_non_negative, check_positive_int
+from mmpfb.core.checks import check_bool, check_choice, check_non_negative, check_positive_int
 from mmpfb.core.density import (
     BANDWIDTH_RULES,
     assignment_sums,
@@ -22,7 +22,7 @@ class DensityEstimator:
 
     The first ``num_centroids`` images that :meth:`update` sees become the centroids, each with a
     count of one; from then on it is :attr:`ready` and every update moves the centroids. Images with
-    NaN or infinite features never enter the state.
+    NaN, infinite or absurdly large features never enter the state (see :func:`usable_rows`).
 
     The state is a plain attribute, not a module buffer: the checkpoint of a model that owns an
     estimator has the keys of the stock model.
@@ -61,7 +61,7 @@ class DensityEstimator:
         self.dim = check_positive_int('dim', dim)
         self.momentum = check_non_negative('momentum', momentum, upper=1)
         self.bandwidth = check_choice('bandwidth', bandwidth, BANDWIDTH_RULES)
-        self.balanced = bool(balanced)
+        self.balanced = check_bool('balanced', balanced)
         self._centroids: Tensor | None = None
         self._counts: Tensor | None = None
         self._num_collected = 0
@@ -114,7 +114,7 @@ class DensityEstimator:
             x: Pooled features of shape ``(B, D)``.
 
         Returns:
-            Log densities of shape ``(B,)``; minus infinity where features are not finite, because
+            Log densities of shape ``(B,)``; minus infinity where features are not usable, because
             nothing like such an image was ever seen.
 
         Raises:
@@ -127,7 +127,7 @@ class DensityEstimator:
         centroids = self.centroids
         variance = bandwidth_variance(centroids, self.bandwidth)
         values = log_density(x, centroids, self.weight, variance)
-        return torch.where(finite_rows(x), values, torch.full_like(values, -torch.inf))
+        return torch.where(usable_rows(x), values, torch.full_like(values, -torch.inf))
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
@@ -146,7 +146,7 @@ class DensityEstimator:
         if not self.ready or x.shape[0] == 0:
             return
         assigned = nearest_centroid(x, self.centroids)
-        sums, added = assignment_sums(x, assigned, finite_rows(x), self.num_centroids)
+        sums, added = assignment_sums(x, assigned, usable_rows(x), self.num_centroids)
         self._centroids, self._counts = moved_centroids(
             self.centroids, self.counts, sums, added, self.momentum
         )
@@ -157,8 +157,8 @@ class DensityEstimator:
             'num_centroids': self.num_centroids,
             'dim': self.dim,
             'num_collected': self._num_collected,
-            'centroids': None if self._centroids is None else self._centroids.detach().cpu(),
-            'counts': None if self._counts is None else self._counts.detach().cpu(),
+            'centroids': None if self._centroids is None else self._centroids.cpu().clone(),
+            'counts': None if self._counts is None else self._counts.cpu().clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -180,13 +180,26 @@ class DensityEstimator:
                     f'{name}={state[name]}. Resume with the settings of the saved run, or start '
                     'a new run from its weights with `load_from`.'
                 )
+        shapes = {'centroids': (self.num_centroids, self.dim), 'counts': (self.num_centroids,)}
+        for name, shape in shapes.items():
+            tensor = state[name]
+            if tensor is not None and tuple(tensor.shape) != shape:
+                raise EstimatorStateError(
+                    f'Expected {name} of shape {shape} in the estimator state, '
+                    f'but got {tuple(tensor.shape)}.'
+                )
+        if not 0 <= state['num_collected'] <= self.num_centroids:
+            raise EstimatorStateError(
+                f'Expected num_collected in the estimator state to be in [0, {self.num_centroids}]'
+                f', but got {state["num_collected"]}.'
+            )
         self._num_collected = int(state['num_collected'])
         self._centroids = None if state['centroids'] is None else state['centroids'].clone()
         self._counts = None if state['counts'] is None else state['counts'].clone()
 
     def _collect(self, x: Tensor) -> Tensor:
         """Turn the first finite rows into centroids and return the rows that are left over."""
-        x = x[finite_rows(x)]
+        x = x[usable_rows(x)]
         if self._centroids is None or self._counts is None:
             self._centroids = x.new_zeros(self.num_centroids, self.dim)
             self._counts = torch.zeros(self.num_centroids, dtype=torch.int64, device=x.device)
@@ -221,6 +234,11 @@ class DensityEstimator:
             )
 
 
-def finite_rows(x: Tensor) -> Tensor:
-    """Return whether all features of an image are finite, bool of shape ``(B,)``."""
-    return torch.isfinite(x).all(dim=1)
+def usable_rows(x: Tensor) -> Tensor:
+    """Return whether all features of an image can be reckoned with, bool of shape ``(B,)``.
+
+    NaN and infinity cannot, nor can finite values that overflow when their differences are squared
+    and divided by a variance: one such image among the centroids would make every density zero.
+    """
+    largest = torch.finfo(x.dtype).max ** 0.25
+    return (x.abs() <= largest).all(dim=1)

@@ -26,6 +26,7 @@ class BatchGate:
         collector: Module that contains ``cut`` and returns the outputs of several stages.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
         >>> gate = BatchGate(cut=net[0], collector=net)
         >>> with gate.open(batch_size=4, decide=lambda output: torch.tensor([0, 2])):
@@ -56,7 +57,10 @@ class BatchGate:
 
         Raises:
             LocationError: If the block ends without the submodule having run.
+            RuntimeError: If the gate is open already.
         """
+        if self._decide is not None:
+            raise RuntimeError('The gate is open already; it cuts one forward pass at a time.')
         self._decide, self._batch_size, self._keep, self._fired = decide, batch_size, None, False
         try:
             yield
@@ -97,6 +101,7 @@ def take_rows(structure: Any, keep: Tensor, batch_size: int) -> Any:
             axis were cut before and are passed through.
 
     Example:
+        >>> import torch
         >>> take_rows((torch.arange(3), (8, 8)), torch.tensor([0, 2]), batch_size=3)
         (tensor([0, 2]), (8, 8))
     """

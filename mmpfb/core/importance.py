@@ -52,10 +52,15 @@ def standardised(values: Tensor) -> Tensor:
     finite = torch.isfinite(values)
     count = finite.sum().clamp(min=1)
     zero = torch.zeros_like(values)
-    mean = torch.where(finite, values, zero).sum() / count
-    centred = torch.where(finite, values - mean, zero)
-    deviation = (centred.square().sum() / count).sqrt()
-    return torch.where(deviation > 0, centred / deviation.clamp(min=1e-12), zero)
+    known = torch.where(finite, values, zero)
+    centred = torch.where(finite, values - known.sum() / count, zero)
+    largest = centred.abs().amax()
+    # Scaled first: the square of a log density of a far outlier overflows.
+    scaled = centred / largest.clamp(min=torch.finfo(values.dtype).tiny)
+    deviation = (scaled.square().sum() / count).sqrt()
+    # Equal values differ from their mean by rounding.
+    spread = largest > 8 * torch.finfo(values.dtype).eps * known.abs().amax()
+    return torch.where(spread, scaled / deviation, zero)
 
 
 def lowest(values: Tensor, count: int) -> Tensor:

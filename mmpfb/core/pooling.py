@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmpfb.core.checks import check_positive_int
+
 
 def pool_features(output: Any, dim: int | None = 128) -> Tensor:
     """Pool the output of any encoder stage to one vector per image.
@@ -32,8 +34,10 @@ def pool_features(output: Any, dim: int | None = 128) -> Tensor:
 
     Raises:
         TypeError: If there is no tensor in ``output`` or it is not floating point.
-        ValueError: If a tensor has another number of axes than 2, 3 or 4.
+        ValueError: If ``dim`` is less than 1 or a tensor has not 2, 3 or 4 axes.
     """
+    if dim is not None:
+        check_positive_int('dim', dim)
     pooled = torch.cat([_spatial_mean(branch) for branch in _branches(output)], dim=1)
     if dim is not None and pooled.shape[1] > dim:
         pooled = F.adaptive_avg_pool1d(pooled.unsqueeze(1), dim).squeeze(1)

@@ -11,10 +11,10 @@ from torch import Tensor
 from mmpfb.analysis.timing import Stopwatch
 from mmpfb.core.budget import RetainedBudget, exact_ratio
 from mmpfb.core.checks import check_positive_int, check_ratio
-from mmpfb.core.estimator import finite_rows
+from mmpfb.core.estimator import usable_rows
 from mmpfb.core.pooling import pool_features
 from mmpfb.core.randomness import generator_for
-from mmpfb.errors import NoEffectWarning
+from mmpfb.errors import EstimatorStateError, NoEffectWarning
 from mmpfb.selectors import Selector
 
 
@@ -134,7 +134,7 @@ class BatchPruner:
 
     @property
     def non_finite_images(self) -> int:
-        """Number of images seen with NaN or infinite features."""
+        """Number of images seen with NaN, infinite or absurdly large features."""
         return int(self._non_finite)
 
     def state_dict(self) -> dict[str, Any]:
@@ -154,8 +154,15 @@ class BatchPruner:
         The state of another selector is left out with a warning; counts and remainder are restored.
 
         Raises:
-            EstimatorStateError: If the state of the selector was saved with other sizes.
+            EstimatorStateError: If the state of the selector was saved with other sizes, or the
+                state lacks a key.
         """
+        missing = sorted(self.state_dict().keys() - state.keys())
+        if missing:
+            raise EstimatorStateError(
+                f'Expected a pruning state with the keys {sorted(self.state_dict())}, '
+                f'but {missing} are missing.'
+            )
         saved, own = state['selector_type'], type(self.selector).__name__
         if saved == own:
             self.selector.load_state_dict(state['selector'])
@@ -174,7 +181,7 @@ class BatchPruner:
         features = torch.empty(batch_size, 0, device=device)
         if self.selector.needs_features:
             features = pool_features(output, self.selector.dim)
-            self._non_finite = self._non_finite + (~finite_rows(features)).sum()
+            self._non_finite = self._non_finite + (~usable_rows(features)).sum()
         keep = None
         if self.phase is Phase.PRUNE and self.selector.ready:
             self.warn_without_effect(batch_size)

@@ -1,5 +1,6 @@
 """What every in-batch selector offers, and how a configuration finds one by name."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -95,12 +96,15 @@ def build_selector(config: Mapping[str, Any]) -> Selector:
     """
     arguments = dict(config)
     name = arguments.pop('type', None)
-    if name not in _SELECTORS:
+    if not isinstance(name, str) or name not in _SELECTORS:
         raise ValueError(
             f'Expected the selector `type` to be one of {sorted(_SELECTORS)}, but got {name!r}.'
         )
     build: Callable[..., Selector] = _SELECTORS[name]
-    try:
-        return build(**arguments)
-    except TypeError as error:
-        raise ValueError(f'Selector {name!r} does not take these arguments: {error}.') from error
+    known = list(inspect.signature(build).parameters)
+    unknown = sorted(arguments.keys() - set(known))
+    if unknown:
+        raise ValueError(
+            f'Expected the arguments of selector {name!r} to be among {known}, but got {unknown}.'
+        )
+    return build(**arguments)

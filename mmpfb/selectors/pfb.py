@@ -119,6 +119,8 @@ class PFB(Selector):
         Raises:
             EstimatorStateError: If the state was saved with other sizes.
         """
+        if not self._prepared and 'dim' in state:
+            self.prepare(state['dim'])
         self.estimator.load_state_dict(state)
 
     def _new_estimator(self, dim: int) -> DensityEstimator:

@@ -196,3 +196,9 @@ def test_a_refused_batch_leaves_the_remainder_alone():
     with pytest.raises(ValueError, match='ratio'):
         budget.take(2, 1.0)
     assert budget.state_dict() == before
+
+
+@pytest.mark.parametrize('ratio', [1e-7, 0.9999999])
+def test_extreme_ratios_are_not_rounded_away(ratio):
+    assert float(exact_ratio(ratio)) == ratio
+    assert 0 < exact_ratio(ratio) < 1

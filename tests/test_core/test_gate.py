@@ -286,3 +286,12 @@ def test_rows_are_differentiable():
     x = rows(5, 2).requires_grad_()
     take_rows(x, KEEP, 5).sum().backward()
     assert x.grad.tolist() == [[1, 1], [0, 0], [0, 0], [1, 1], [0, 0]]
+
+
+def test_a_gate_opens_once_at_a_time():
+    net = nn.Sequential(nn.Linear(2, 2))
+    gate = BatchGate(cut=net[0], collector=net)
+    with gate.open(3, lambda output: KEEP[:1]):
+        with pytest.raises(RuntimeError, match='open already'), gate.open(3, lambda output: None):
+            pass
+        assert len(net(rows(3, 2))) == 1

@@ -230,3 +230,15 @@ def test_share_not_in_counts_what_the_reference_lacks():
     assert share_not_in(chosen, torch.tensor([3, 7, 8, 9])).item() == 0.5
     assert share_not_in(chosen, chosen).item() == 0
     assert share_not_in(chosen, torch.tensor([1, 2, 4, 6])).item() == 1
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('value', [-21.6627, 0.0, 1e20])
+def test_rounding_of_equal_values_is_not_standardised(dtype, value):
+    assert not standardised(torch.full((3,), value, dtype=dtype)).any()
+
+
+def test_a_far_outlier_does_not_overflow():
+    values = standardised(torch.tensor([0.0, 1.0, -1e30]))
+    assert torch.isfinite(values).all()
+    assert values[2] < -1

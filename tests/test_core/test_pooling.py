@@ -143,3 +143,9 @@ def test_an_output_without_a_tensor_is_refused(output):
     message = f'tensor, or a tuple or list that holds one, but got {type(output).__name__}'
     with pytest.raises(TypeError, match=message):
         pool_features(output)
+
+
+@pytest.mark.parametrize('dim', [0, -1, 2.5])
+def test_a_dimension_below_one_is_refused(dim):
+    with pytest.raises(ValueError, match='`dim` to be an integer of at least 1, but got'):
+        pool_features(torch.ones(2, 4), dim)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmpfb.core.selection import Selection
+from mmpfb.errors import EstimatorStateError
 from mmpfb.models.pruner import BatchPruner, Mean, Phase
 from mmpfb.selectors import PFB, Selector, Uniform
 
@@ -107,3 +108,18 @@ def test_mean_of_nothing_is_none():
     mean.add(torch.tensor(2.0))
     assert mean.take() == 1.5
     assert mean.take() is None
+
+
+def test_a_state_that_lacks_a_key_is_refused():
+    state = pruner().state_dict()
+    del state['budget']
+    with pytest.raises(EstimatorStateError, match=r"but \['budget'\] are missing"):
+        pruner().load_state_dict(state)
+
+
+@pytest.mark.parametrize('ratio', [1e-7, 0.9999999])
+def test_extreme_ratios_are_warned_about_without_failing(ratio):
+    subject = pruner(ratio=ratio, min_keep=2)
+    for step in range(3):
+        subject.choose(features(seed=step), 8)
+    assert subject.images_seen == 24

@@ -337,7 +337,10 @@ def test_a_module_that_never_runs_is_refused():
         (dict(radio=0.5), r"keys of `pruning` to be among .*'ratio'.* but got \['radio'\]"),
         (dict(selector=dict(type='Best')), r"one of \['PFB', 'Uniform'.*\], but got 'Best'"),
         (dict(selector=dict(type='PFB', num_centroids=1)), '`num_centroids` .* 2, but got 1'),
-        (dict(selector=dict(type='PFB', centroids=1)), "'PFB' does not take these arguments"),
+        (
+            dict(selector=dict(type='PFB', centroids=1)),
+            r"selector 'PFB' to be among \['num_centroids'.* but got \['centroids'\]",
+        ),
         (dict(selector=dict(type='PFB', bandwidth='wide')), "`bandwidth` .* but got 'wide'"),
     ],
 )

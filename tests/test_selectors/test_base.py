@@ -37,18 +37,25 @@ def test_an_unknown_selector_is_refused_with_the_list_of_known_ones(name):
         build_selector({'type': name})
 
 
+@pytest.mark.parametrize('name', [['PFB'], 3])
+def test_a_type_that_is_no_name_is_refused(name):
+    with pytest.raises(ValueError, match='selector `type` to be one of'):
+        build_selector({'type': name})
+
+
 def test_a_missing_type_is_refused():
     with pytest.raises(ValueError, match='selector `type` to be one of .* but got None'):
         build_selector({'num_centroids': 32})
 
 
 def test_an_unknown_argument_is_refused_by_its_name():
-    with pytest.raises(ValueError, match=r"Selector 'PFB' does not take .*'centroids'"):
+    message = r"'PFB' to be among .*'num_centroids'.* got \['centroids'\]"
+    with pytest.raises(ValueError, match=message):
         build_selector({'type': 'PFB', 'centroids': 3})
 
 
 def test_an_argument_for_a_selector_without_any_is_refused():
-    with pytest.raises(ValueError, match=r"Selector 'Uniform' does not take "):
+    with pytest.raises(ValueError, match=r"'Uniform' to be among \[\], but got \['dim'\]"):
         build_selector({'type': 'Uniform', 'dim': 3})
 
 

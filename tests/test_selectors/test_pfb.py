@@ -480,3 +480,12 @@ def test_a_scoring_step_takes_less_than_two_milliseconds_of_one_core():
     finally:
         torch.set_num_threads(threads)
     assert min(shares_of_limit) < 1
+
+
+def test_a_state_loaded_before_the_width_is_known_is_kept():
+    trained, fresh = PFB(num_centroids=4, dim=8), PFB(num_centroids=4, dim=32)
+    trained.observe(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))
+    fresh.load_state_dict(trained.state_dict())
+    fresh.observe(torch.zeros(2, 8))
+    assert fresh.ready
+    assert fresh.estimator.counts.sum() == trained.estimator.counts.sum() + 2
