@@ -85,7 +85,9 @@ def main() -> None:
         parser.error(f'Expected argument `config` to be a file, but got {str(args.config)!r}.')
     config = Config.fromfile(args.config)
     init_default_scope(config.get('default_scope', 'mmseg'))
-    batch_size = args.batch_size or config.train_dataloader.batch_size
+    batch_size = args.batch_size
+    if batch_size is None:
+        batch_size = config.train_dataloader.batch_size
     try:
         check_positive_int('batch-size', batch_size, minimum=2)
         check_positive_int('repeats', args.repeats)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -18,6 +19,10 @@ class Stopwatch:
     def __init__(self) -> None:
         self._seconds: list[float] = []
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # CUDA events cannot be copied, and a model may be copied at any time (moving averages).
+        return {**self.__dict__, '_events': []}
 
     @contextmanager
     def measure(self, device: torch.device) -> Iterator[None]:

@@ -109,3 +109,14 @@ def test_an_error_in_the_block_is_passed_on_and_not_timed(clock):
             clock.now += 5.0
             raise KeyError('inside')
     assert stopwatch.take_mean() is None
+
+
+def test_a_copy_leaves_pending_events_behind(events):
+    import copy
+
+    stopwatch = Stopwatch()
+    with stopwatch.measure(CUDA):
+        pass
+    stopwatch._events[0][0].__deepcopy__ = None  # like a real event, it cannot be copied
+    assert copy.deepcopy(stopwatch).take_mean() is None
+    assert stopwatch.take_mean() is not None
