@@ -15,8 +15,10 @@ MODEL := deeplabv3_r18-d8-w32_1xb8-pfb0.5-300
 ifeq ($(strip $(DATA)),)
 DEMO_CONFIG := configs/street_scenes/$(MODEL)_street-scenes-160x160.py
 DEMO_DATA :=
+DEMO_GROUPS := --groups data/street_scenes/conditions.json
 else
 DEMO_CONFIG := configs/camvid/$(MODEL)_camvid-160x160.py
+DEMO_GROUPS :=
 DEMO_DATA := $(foreach split,train val test,$(split)_dataloader.dataset.data_root='$(DATA)')
 endif
 
@@ -69,7 +71,7 @@ demo: demo-arguments ## train a small segmentor with PFB and show which images i
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR) --cfg-options \
 	  model.pruning.ratio=$(RATIO) train_cfg.max_iters=$(ITERS) train_cfg.val_interval=$(ITERS) \
 	  param_scheduler.1.end=$(ITERS) default_hooks.checkpoint.interval=$(ITERS) $(DEMO_DATA)
-	$(BIN)/python tools/analysis_tools/contact_sheet.py $(DEMO_DIR)
+	$(BIN)/python tools/analysis_tools/contact_sheet.py $(DEMO_DIR) $(DEMO_GROUPS)
 
 lint: $(STAMP) ## ruff, and mypy on mmpfb/core
 	$(BIN)/python -m ruff check

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from statistics import median
 
 from mmpfb.core.checks import check_positive_int
@@ -59,3 +60,28 @@ def extremes(
     most_pruned = sorted(rates, key=lambda rate: (rate.share, -rate.seen, rate.name))
     count = max(1, min(count, len(rates) // 2))
     return most_kept[:count], most_pruned[:count]
+
+
+def by_group(
+    record: Mapping[str, Mapping[str, int]], groups: Mapping[str, str]
+) -> list[RetentionRate]:
+    """Return how often the images of each group were retained, highest share first.
+
+    Args:
+        record: ``{'seen': int, 'kept': int}`` of each image.
+        groups: Group of each image, by file name without folder.
+
+    Raises:
+        ValueError: If an image belongs to no group.
+    """
+    seen: dict[str, int] = {}
+    kept: dict[str, int] = {}
+    for path, entry in record.items():
+        name = PurePath(path).name
+        if name not in groups:
+            raise ValueError(f'Expected a group for every image, but {name!r} has none.')
+        group = groups[name]
+        seen[group] = seen.get(group, 0) + entry['seen']
+        kept[group] = kept.get(group, 0) + entry['kept']
+    rates = [RetentionRate(group, seen[group], kept[group]) for group in seen if seen[group] > 0]
+    return sorted(rates, key=lambda rate: (-rate.share, rate.name))

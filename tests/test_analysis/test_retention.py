@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmpfb.analysis.retention import extremes
+from mmpfb.analysis.retention import by_group, extremes
 
 
 def record(**counts):
@@ -36,3 +36,19 @@ def test_empty_record_and_wrong_count_are_refused():
         extremes({}, count=3)
     with pytest.raises(ValueError, match='`count` to be an integer of at least 1, but got 0'):
         extremes(record(a=(1, 1)), count=0)
+
+
+def test_groups_are_summed_up_by_file_name():
+    counts = {'x/a.jpg': (4, 4), 'y/b.jpg': (4, 2), 'x/c.jpg': (10, 1)}
+    rates = by_group(
+        {name: {'seen': seen, 'kept': kept} for name, (seen, kept) in counts.items()},
+        {'a.jpg': 'night', 'b.jpg': 'night', 'c.jpg': 'day', 'unused.jpg': 'fog'},
+    )
+    assert [(rate.name, rate.seen, rate.kept) for rate in rates] == [
+        ('night', 8, 6), ('day', 10, 1),
+    ]
+
+
+def test_an_image_without_a_group_is_refused():
+    with pytest.raises(ValueError, match="group for every image, but 'a' has none"):
+        by_group(record(a=(1, 1)), {})

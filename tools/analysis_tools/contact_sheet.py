@@ -17,7 +17,7 @@ if importlib.util.find_spec('mmpfb') is None:
     # A clone that was not installed: the package lies beside this folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmpfb.analysis.retention import RetentionRate, extremes  # noqa: E402
+from mmpfb.analysis.retention import RetentionRate, by_group, extremes  # noqa: E402
 
 RECORD_FILE = 'retention.json'
 
@@ -28,6 +28,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('work_dir', type=Path, help=f'work dir of a run, with {RECORD_FILE}')
     parser.add_argument('--count', type=int, default=12, help='images of either kind')
     parser.add_argument('--out', type=Path, help='picture (default: contact_sheet.png in work_dir)')
+    parser.add_argument(
+        '--groups',
+        type=Path,
+        help='JSON file that maps file names to groups, whose shares are printed '
+        '(conditions.json of the street scenes)',
+    )
     return parser
 
 
@@ -36,7 +42,7 @@ def draw(kept: list[RetentionRate], pruned: list[RetentionRate], columns: int = 
     rows_each = -(-len(kept) // columns)
     figure = plt.figure(figsize=(1.9 * columns, 2.1 * 2 * rows_each + 1.0), layout='constrained')
     groups = figure.subfigures(2, 1)
-    titles = ('Most often kept: rare features', 'Most often pruned: common features')
+    titles = ('Most often kept', 'Most often pruned')
     for group, title, rates in zip(groups, titles, (kept, pruned), strict=True):
         group.suptitle(title, fontweight='bold', x=0.01, ha='left')
         for axes, rate in zip(
@@ -63,12 +69,16 @@ def main() -> None:
             f'Expected {record_file} to exist; train with '
             "default_hooks.retention=dict(type='mmpfb.RetentionRecordHook')."
         )
+    record = json.loads(record_file.read_text())
     try:
-        kept, pruned = extremes(json.loads(record_file.read_text()), args.count)
+        kept, pruned = extremes(record, args.count)
+        if args.groups is not None:
+            for rate in by_group(record, json.loads(args.groups.read_text())):
+                print(f'{rate.name:>12}: kept {rate.share:4.0%} of {rate.seen}')
     except ValueError as error:
         parser.error(f'{record_file}: {error}')
     out = args.out or args.work_dir / 'contact_sheet.png'
-    draw(kept, pruned).savefig(out, dpi=90)
+    draw(kept, pruned).savefig(out, dpi=70)
     print(f'contact sheet of the images most often kept and pruned: {out}')
 
 
