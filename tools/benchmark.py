@@ -23,7 +23,7 @@ if importlib.util.find_spec('mmpfb') is None:
 from mmpfb.analysis.interleaved import compare_interleaved  # noqa: E402
 from mmpfb.core.checks import check_positive_int, check_ratio  # noqa: E402
 from mmpfb.models.mixin import BatchPruningMixin  # noqa: E402
-from mmpfb.models.pruner import Phase  # noqa: E402
+from mmpfb.pruner import Phase  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:

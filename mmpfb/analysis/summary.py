@@ -104,7 +104,8 @@ class PruningSummary:
             ('iterations pruned', f'{self.iterations_pruned:,} of {self.iterations:,}'),
             (
                 'step time unpruned / pruned',
-                f'{_seconds(self.seconds_unpruned)} / {_seconds(self.seconds_pruned)} (median)',
+                f'{_seconds(self.seconds_unpruned)} / {_seconds(self.seconds_pruned)} '
+                '(median, without waiting for data)',
             ),
             (
                 'time saved',
@@ -113,10 +114,15 @@ class PruningSummary:
             ),
             (
                 'data loading',
-                f'{_percent(self.data_loading_share)} of an unpruned iteration; pruning does not '
-                'reduce it',
+                'not measured'
+                if self.data_loading_share is None
+                else f'{_percent(self.data_loading_share)} of an unpruned iteration; pruning does '
+                'not reduce it',
             ),
         ]
+        if self.iterations_pruned == 0:
+            text = 'the run was over before the selector had seen enough images, or before `begin`'
+            rows.append(('nothing was pruned', text))
         if self.random_share is not None:
             text = f'{_percent(self.random_share)} of the kept images were not the rarest ones'
             rows.append(('random share', text))

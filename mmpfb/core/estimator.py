@@ -72,6 +72,11 @@ class DensityEstimator:
         return self._num_collected == self.num_centroids
 
     @property
+    def num_missing(self) -> int:
+        """Number of images still to be seen before all centroids are set."""
+        return self.num_centroids - self._num_collected
+
+    @property
     def centroids(self) -> Tensor:
         """Centroids of shape ``(N_C, D)``.
 

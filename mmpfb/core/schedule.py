@@ -37,10 +37,15 @@ def check_window(begin: float, end: float, by: str) -> None:
     check_choice('by', by, UNITS)
     upper = 1.0 if by == 'fraction' else float('inf')
     for name, value in (('begin', begin), ('end', end)):
-        check_non_negative(name, value, upper)
+        try:
+            check_non_negative(name, value, upper)
+        except ValueError as error:
+            hint = "by='fraction' takes shares of the run, by='iter' and by='epoch' numbers"
+            raise ValueError(f'{str(error).rstrip(".")}; {hint}.') from None
         if by != 'fraction' and value != int(value):
             raise ValueError(
-                f"Expected argument `{name}` to be a whole number with by='{by}', but got {value}."
+                f"Expected argument `{name}` to be a whole number with by='{by}', but got {value}; "
+                'set both `begin` and `end`.'
             )
     if begin >= end:
         raise ValueError(

@@ -15,7 +15,7 @@ from mmpfb.analysis import IterationTimes, PruningSummary, savings
 from mmpfb.core.checks import check_non_negative, check_positive_int
 from mmpfb.core.schedule import PruningWindow, check_window, resolve_window, scheduled_ratio
 from mmpfb.models.mixin import BatchPruningMixin
-from mmpfb.models.pruner import BatchPruner, Phase
+from mmpfb.pruner import BatchPruner, Phase
 from mmpfb.registry import HOOKS
 
 CHECKPOINT_KEY = 'mmpfb'
@@ -91,14 +91,16 @@ class PruningScheduleHook(Hook):
                     'Expected argument `min_keep` to be at most the batch size '
                     f'{batch_size}, but got {pruner.min_keep}.'
                 )
-            pruner.warn_without_effect(batch_size)
+            problem = pruner.warn_without_effect(batch_size)
+            if problem is not None:
+                runner.logger.warning(problem)
         if not self._resumed:
             pruner.seed = runner.seed
         if self.interval is None:
             self.interval = _logger_interval(runner)
         self._logged = (pruner.images_seen, pruner.images_kept)
         runner.logger.info(
-            f'Pruning {pruner.ratio:.0%} of each batch at {model.pruning_location} by '
+            f'Pruning {pruner.ratio:.0%} of the images at {model.pruning_location} by '
             f'{type(pruner.selector).__name__} from iteration {self._window.begin} to '
             f'{self._window.end} of {runner.max_iters}; at least {pruner.min_keep} images are '
             'retained.'
@@ -120,7 +122,8 @@ class PruningScheduleHook(Hook):
             pruner.phase = Phase.IDLE
         if runner.iter == self._window.begin and not pruner.selector.ready:
             runner.logger.warning(
-                'The selector has not seen enough images yet; pruning starts once it has.'
+                f'Pruning starts after {pruner.selector.num_images_missing} more images, which '
+                'the selector has to see first (`num_centroids` for PFB).'
             )
         self._pruned_before = pruner.iterations_pruned
         now = time.perf_counter()
@@ -188,7 +191,8 @@ class PruningScheduleHook(Hook):
         # Not returned by the model among its losses: MMEngine would copy each to the host in every
         # iteration, and add those with "loss" in their name to the objective.
         for name, value in scalars.items():
-            runner.message_hub.update_scalar(f'train/pruning/{name}', value)
+            # Not saved: a stock model that resumes from the checkpoint would log them forever.
+            runner.message_hub.update_scalar(f'train/pruning/{name}', value, resumed=False)
 
     def _note_peak_memory(self) -> None:
         # The logger resets the peak, and it runs after this hook.

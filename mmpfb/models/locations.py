@@ -78,8 +78,13 @@ def third_stage(backbone: nn.Module) -> str:
 def candidate_paths(model: nn.Module) -> list[str]:
     """Return the module paths of a model that a user most likely means by a location."""
     backbone = model.get_submodule('backbone')
-    stages = stage_paths(backbone) or [name for name, _ in backbone.named_children()]
-    return [f'backbone.{path}' for path in stages]
+    paths = stage_paths(backbone)
+    if not paths:
+        for name, child in backbone.named_children():
+            # A ModuleList has no forward; its members may be stages.
+            members = range(len(child)) if isinstance(child, nn.ModuleList) else []
+            paths += [f'{name}.{index}' for index in members] or [name]
+    return [f'backbone.{path}' for path in paths]
 
 
 def _running_part(stage: nn.Module) -> str:

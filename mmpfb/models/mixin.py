@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from mmpfb.core.gate import BatchGate
-from mmpfb.models.probe import channels_at
-from mmpfb.models.pruner import BatchPruner, Phase
+from mmpfb.errors import LocationError
+from mmpfb.models.probe import channels_at, describe_cuttable
 from mmpfb.models.settings import PruningSettings
 from mmpfb.models.smallest_batch import smallest_trainable_batch
+from mmpfb.pruner import BatchPruner, Phase
 from mmpfb.selectors import build_selector
 
 
@@ -26,7 +27,7 @@ class BatchPruningMixin:
 
     Attributes:
         pruning_settings: The checked argument.
-        pruner: The decisions and their books, a :class:`mmpfb.models.pruner.BatchPruner`.
+        pruner: The decisions and their books, a :class:`mmpfb.pruner.BatchPruner`.
         pruning_location: Module path at which the batch is cut.
     """
 
@@ -37,9 +38,7 @@ class BatchPruningMixin:
         selector = build_selector(settings.selector)
         super().__init__(*args, **kwargs)
         self.pruning_settings = settings
-        self.pruning_location = (
-            self._auto_location() if settings.location == 'auto' else settings.location
-        )
+        self.pruning_location = self._resolve_location(settings.location)
         channels = channels_at(self, self.extract_feat, self.pruning_location)
         selector.prepare(channels)
         min_keep = settings.min_keep or smallest_trainable_batch(self)
@@ -76,6 +75,15 @@ class BatchPruningMixin:
 
         with self._gate.open(len(data_samples), decide):
             return super().loss(inputs, retained_samples, *args, **kwargs)
+
+    def _resolve_location(self, location: str) -> str:
+        if location != 'auto':
+            return location
+        try:
+            return self._auto_location()
+        except LocationError as error:
+            where = describe_cuttable(self, self.extract_feat)
+            raise LocationError(f'{str(error).rstrip(".")}; {where}.') from None
 
     @abstractmethod
     def _auto_location(self) -> str:

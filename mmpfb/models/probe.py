@@ -49,18 +49,29 @@ def channels_at(model: nn.Module, extract: Extract, location: str) -> int:
         reason, channels = _try_cut(model, extract, submodule, images, whole)
         if reason is None:
             return channels
-        cuttable = [
-            path
-            for path in candidate_paths(model)
-            if _try_cut(model, extract, model.get_submodule(path), images, whole)[0] is None
-        ]
-    where = f'it can be cut at: {", ".join(cuttable)}' if cuttable else (
-        "none of its stages allows it, so this backbone cannot be pruned with mode='reuse'"
-    )
+        where = _where(model, extract, images, whole)
     raise LocationError(
         f'{type(model.get_submodule("backbone")).__name__} cannot be cut at {location!r}: '
         f'{reason}; {where}.'
     )
+
+
+def describe_cuttable(model: nn.Module, extract: Extract) -> str:
+    """Return a clause that tells where the batch of a model can be cut, for error messages."""
+    with _evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        images, whole = _run_whole(model, extract)
+        return _where(model, extract, images, whole)
+
+
+def _where(model: nn.Module, extract: Extract, images: Tensor, whole: Any) -> str:
+    cuttable = [
+        path
+        for path in candidate_paths(model)
+        if _try_cut(model, extract, model.get_submodule(path), images, whole)[0] is None
+    ]
+    if cuttable:
+        return f'it can be cut at: {", ".join(cuttable)}'
+    return "none of its stages allows it, so this backbone cannot be pruned"
 
 
 def _submodule(model: nn.Module, location: str) -> nn.Module:
@@ -119,6 +130,8 @@ def _try_cut(
     try:
         with gate.open(len(images), decide):
             cut = extract(images)
+    except LocationError:
+        return 'a forward pass does not call it', channels
     except Exception as error:  # noqa: BLE001 - any failure of the cut model is the answer
         return f'the forward pass fails ({str(error).splitlines()[0]})', channels
     finally:

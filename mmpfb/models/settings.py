@@ -1,7 +1,7 @@
 """The ``pruning=dict(...)`` argument of a model, checked when the model is built."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from mmpfb.core.checks import check_choice, check_positive_int, check_ratio
@@ -14,7 +14,8 @@ class PruningSettings:
     """Arguments of a pruned model, with their defaults.
 
     Attributes:
-        selector: Configuration of the selector, ``dict(type=name, **arguments)``.
+        selector: Configuration of the selector, ``dict(type=name, **arguments)``; ``PFB`` without a
+            type.
         ratio: Share of the images to prune, in [0, 1).
         location: Module path at whose output the batch is cut, such as ``'backbone.layer3'``, or
             ``'auto'``: for a segmentor the stage that the auxiliary head reads.
@@ -63,6 +64,9 @@ class PruningSettings:
                 "Expected argument `location` to be 'auto' or a module path, "
                 f'but got {settings.location!r}.'
             )
+        if 'type' not in settings.selector:
+            # `--cfg-options model.pruning.selector.num_centroids=16` gives the option alone.
+            settings = replace(settings, selector={'type': 'PFB', **settings.selector})
         check_ratio('ratio', settings.ratio)
         check_choice('mode', settings.mode, MODES)
         if settings.score_scale != 1:

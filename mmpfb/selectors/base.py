@@ -34,6 +34,11 @@ class Selector(ABC):
         """Whether the selector has seen enough to choose."""
         return True
 
+    @property
+    def num_images_missing(self) -> int:
+        """Number of images that the selector still has to observe before it is ready."""
+        return 0
+
     def prepare(self, num_channels: int) -> None:
         """Get ready for pooled features of ``num_channels``; called once, when a model is built."""
 

@@ -71,6 +71,11 @@ class PFB(Selector):
         """Whether all centroids are set."""
         return self.estimator.ready
 
+    @property
+    def num_images_missing(self) -> int:
+        """Number of centroids that are not set yet."""
+        return self.estimator.num_missing
+
     def prepare(self, num_channels: int) -> None:
         """Size the estimator for a stage with ``num_channels`` channels."""
         assert self.dim is not None

@@ -54,7 +54,9 @@ def test_the_text_holds_every_number():
         '38.3 % over the run, 50.0 % while pruning (asked for: 50.0 %)'
     )
     assert line(FULL, 'iterations pruned') == '2,125 of 2,500'
-    assert line(FULL, 'step time unpruned / pruned') == '0.800 s / 0.500 s (median)'
+    assert line(FULL, 'step time unpruned / pruned') == (
+        '0.800 s / 0.500 s (median, without waiting for data)'
+    )
     assert line(FULL, 'time saved') == '30.0 % per pruned iteration, 25.5 % over the run'
     assert line(FULL, 'data loading') == (
         '20.0 % of an unpruned iteration; pruning does not reduce it'

@@ -112,7 +112,7 @@ def test_pruning_waits_for_the_estimator_and_says_so(tmp_path):
     )
     pruned = [index for index, kept in enumerate(recorder.kept) if kept is not None]
     assert pruned == list(range(8, 15))
-    assert 'pruning starts once it has' in log_text(tmp_path)
+    assert 'Pruning starts after 12 more images' in log_text(tmp_path)
 
 
 def log_text(work_dir):
@@ -395,3 +395,22 @@ def test_tensorboard_gets_the_scalars(tmp_path):
     assert {'pruning/seen', 'pruning/kept', 'pruning/ratio', 'pruning/random_share',
             'pruning/centroids_in_use', 'pruning/scoring_ms'} <= set(board.Tags()['scalars'])
     assert [event.value for event in board.Scalars('pruning/kept')] == [20, 10, 10, 20]
+
+
+def test_a_stock_run_resumed_from_a_pruned_one_logs_no_pruning(tmp_path):
+    run(tmp_path / 'pruned')
+    cfg = config(tmp_path / 'stock', max_iters=25, pruning=False, hook=False)
+    cfg.resume, cfg.load_from = True, str(checkpoint(tmp_path / 'pruned'))
+    Runner.from_cfg(cfg).train()
+    assert not [row for row in scalars(tmp_path / 'stock') if 'pruning/seen' in row]
+
+
+def test_a_run_without_effect_says_so_in_its_log(tmp_path):
+    with pytest.warns(NoEffectWarning):
+        run(tmp_path, max_iters=8, batch_size=2, pruning=dict(min_keep=2))
+    assert 'can never lose an image' in log_text(tmp_path)
+
+
+def test_a_run_too_short_for_the_selector_says_so(tmp_path):
+    run(tmp_path, max_iters=8, pruning=dict(selector=dict(type='PFB', num_centroids=64)))
+    assert 'nothing was pruned' in log_text(tmp_path)

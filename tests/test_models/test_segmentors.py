@@ -9,7 +9,7 @@ import torch
 from mmseg.registry import MODELS
 
 from mmpfb.errors import LocationError
-from mmpfb.models.pruner import Phase
+from mmpfb.pruner import Phase
 
 from .architectures import MOBILENET, SEGMENTORS, SWIN, fcn, resnet, segmentor
 from .helpers import batch, build, freeze_batch_statistics, pruned, total
@@ -287,6 +287,12 @@ def test_a_backbone_that_remembers_its_batch_size_is_refused(name, index):
         build(pruned(config, location=path))
 
 
+def test_a_backbone_without_any_place_for_a_cut_is_refused_with_that_message():
+    config = segmentor(CUT_REFUSED['MSCAN'], fcn(64, 3))
+    with pytest.raises(LocationError, match="MSCAN has no stages.*none of its stages allows it"):
+        build(pruned(config))
+
+
 def test_a_unet_is_refused_behind_its_first_encoder_and_told_where_it_works():
     unet = dict(
         type='UNet', base_channels=8, num_stages=3, strides=(1, 1, 1), enc_num_convs=(1, 1, 1),
@@ -294,7 +300,7 @@ def test_a_unet_is_refused_behind_its_first_encoder_and_told_where_it_works():
         dec_dilations=(1, 1), norm_cfg=dict(type='BN'),
     )
     config = segmentor(unet, fcn(8, 2))
-    with pytest.raises(LocationError, match="location='auto' needs an auxiliary head"):
+    with pytest.raises(LocationError, match="'auto' needs an auxiliary head.*cut at: .*encoder.0"):
         build(pruned(config))
     with pytest.raises(LocationError, match='UNet cannot be cut at .backbone.encoder.1.'):
         build(pruned(config, location='backbone.encoder.1'))
@@ -320,7 +326,7 @@ def test_an_unknown_location_is_refused_with_the_candidates(location):
 
 def test_a_module_that_never_runs_is_refused():
     config = segmentor(SWIN, fcn(128, 3), fcn(64, 2))
-    with pytest.raises(LocationError, match='did not run'):
+    with pytest.raises(LocationError, match='a forward pass does not call it'):
         build(pruned(config, location='backbone.stages'))
 
 
@@ -365,6 +371,11 @@ def test_pruning_that_is_no_dict_is_refused():
     config = {**pruned(SEGMENTORS['fcn-resnet'][0]), 'pruning': 0.5}
     with pytest.raises(TypeError, match='`pruning` to be a dict, but got float'):
         build(config)
+
+
+def test_selector_options_without_a_type_are_those_of_pfb():
+    config = pruned(SEGMENTORS['fcn-resnet'][0], selector=dict(num_centroids=16))
+    assert build(config).pruner.selector.num_centroids == 16
 
 
 def test_pruning_defaults_are_the_papers():

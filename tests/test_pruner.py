@@ -5,7 +5,7 @@ import torch
 
 from mmpfb.core.selection import Selection
 from mmpfb.errors import EstimatorStateError
-from mmpfb.models.pruner import BatchPruner, Mean, Phase
+from mmpfb.pruner import BatchPruner, Mean, Phase
 from mmpfb.selectors import PFB, Selector, Uniform
 
 

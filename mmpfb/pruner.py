@@ -94,17 +94,26 @@ class BatchPruner:
         self.last_kept = None if keep is None else keep.tolist()
         return keep
 
-    def warn_without_effect(self, batch_size: int) -> None:
-        """Warn, once, if batches of this size can never be pruned as much as asked for."""
+    def warn_without_effect(self, batch_size: int) -> str | None:
+        """Warn, once, if batches of this size can never be pruned as much as asked for.
+
+        Returns:
+            The text of the warning, or None.
+        """
         if self._effect_checked:
-            return
+            return None
         self._effect_checked = True
+        problem = self._describe_missing_effect(batch_size)
+        if problem is not None:
+            warnings.warn(problem, NoEffectWarning, stacklevel=2)
+        return problem
+
+    def _describe_missing_effect(self, batch_size: int) -> str | None:
         if self.ratio == 0:
-            warnings.warn('ratio=0 prunes no image.', NoEffectWarning, stacklevel=2)
-            return
+            return 'ratio=0 prunes no image.'
         wanted = (1 - exact_ratio(self.ratio)) * batch_size
         if wanted >= self.min_keep:
-            return
+            return None
         reason = f'Batches of {batch_size} images (per GPU) with min_keep={self.min_keep} '
         fitting = math.ceil(self.min_keep / (1 - exact_ratio(self.ratio)))
         advice = f'a batch size of {fitting} reaches ratio={self.ratio:g}'
@@ -114,7 +123,7 @@ class BatchPruner:
         else:
             highest = 1 - self.min_keep / batch_size
             reason += f'lose at most {highest:.0%}'
-        warnings.warn(f'{reason}: {advice}.', NoEffectWarning, stacklevel=2)
+        return f'{reason}: {advice}.'
 
     def take_interval_metrics(self) -> dict[str, float]:
         """Return what is worth logging since the last call; this waits for the device."""
