@@ -132,7 +132,7 @@ class DensityEstimator:
         centroids = self.centroids
         variance = bandwidth_variance(centroids, self.bandwidth)
         values = log_density(x, centroids, self.weight, variance)
-        return torch.where(usable_rows(x), values, torch.full_like(values, -torch.inf))
+        return torch.where(usable_rows(x), values, -torch.inf)
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:

@@ -32,8 +32,7 @@ def floored_spread(centroids: Matrix) -> list[float]:
     """sigma_d with the floor for channels that do not vary."""
     deviations = spread(centroids)
     mean_square = math.fsum(value**2 for value in deviations) / len(deviations)
-    largest = max(1.0, max(abs(value) for centroid in centroids for value in centroid))
-    floor = max(SMALLEST_RELATIVE_SPREAD * math.sqrt(mean_square), FLOAT64_EPSILON * largest)
+    floor = max(SMALLEST_RELATIVE_SPREAD * math.sqrt(mean_square), FLOAT64_EPSILON)
     return [max(value, floor) for value in deviations]
 
 
