@@ -12,7 +12,7 @@ from mmpfb.analysis.timing import Stopwatch
 from mmpfb.core.budget import RetainedBudget, exact_ratio
 from mmpfb.core.checks import check_positive_int, check_ratio
 from mmpfb.core.estimator import usable_rows
-from mmpfb.core.pooling import pool_features
+from mmpfb.core.pooling import pool_features, stage_tensors
 from mmpfb.core.randomness import generator_for
 from mmpfb.errors import EstimatorStateError, NoEffectWarning
 from mmpfb.selectors import Selector
@@ -88,7 +88,7 @@ class BatchPruner:
         Returns:
             Indices in ascending order, int64 of shape ``(k,)``, or None.
         """
-        device = _device_of(output)
+        device = stage_tensors(output)[0].device
         with self.scoring_time.measure(device), torch.autocast(device.type, enabled=False):
             keep = self._choose(output, batch_size, device)
         self.last_kept = None if keep is None else keep.tolist()
@@ -269,18 +269,6 @@ class Mean:
     def load_state_dict(self, state: dict[str, float | int]) -> None:
         """Restore what :meth:`state_dict` returned."""
         self._sum, self._count = float(state['sum']), int(state['count'])
-
-
-def _device_of(output: Any) -> torch.device:
-    if isinstance(output, Tensor):
-        return output.device
-    for item in output if isinstance(output, (tuple, list)) else ():
-        if isinstance(item, Tensor):
-            return item.device
-    raise TypeError(
-        'Expected the stage output to be a tensor, or a tuple or list that holds one, '
-        f'but got {type(output).__name__}.'
-    )
 
 
 def _rank() -> int:

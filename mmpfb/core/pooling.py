@@ -38,13 +38,21 @@ def pool_features(output: Any, dim: int | None = 128) -> Tensor:
     """
     if dim is not None:
         check_positive_int('dim', dim)
-    pooled = torch.cat([_spatial_mean(branch) for branch in _branches(output)], dim=1)
+    pooled = torch.cat([_spatial_mean(branch) for branch in stage_tensors(output)], dim=1)
     if dim is not None and pooled.shape[1] > dim:
         pooled = F.adaptive_avg_pool1d(pooled.unsqueeze(1), dim).squeeze(1)
     return pooled
 
 
-def _branches(output: Any) -> list[Tensor]:
+def stage_tensors(output: Any) -> list[Tensor]:
+    """Return the tensors of a stage output that represent its images; at least one.
+
+    Args:
+        output: See :func:`pool_features`.
+
+    Raises:
+        TypeError: If there is no tensor in ``output``.
+    """
     if isinstance(output, Tensor):
         return [output]
     if isinstance(output, list):
