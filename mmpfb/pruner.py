@@ -40,6 +40,7 @@ class BatchPruner:
         selector: What is chosen.
         ratio: Share of the images to prune, in [0, 1).
         min_keep: Fewest images to retain.
+        channel_axis: Where a stage output with four axes has its channels, 1 or 3.
         seed: Seed of the random choices.
 
     Attributes:
@@ -51,10 +52,18 @@ class BatchPruner:
         last_kept: Indices retained in the last batch; None if the whole batch was.
     """
 
-    def __init__(self, selector: Selector, ratio: float, min_keep: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        selector: Selector,
+        ratio: float,
+        min_keep: int,
+        channel_axis: int = 1,
+        seed: int = 0,
+    ) -> None:
         self.selector = selector
         self.ratio = check_ratio('ratio', ratio)
         self.min_keep = check_positive_int('min_keep', min_keep)
+        self.channel_axis = channel_axis
         self.seed = seed
         self.phase = Phase.PRUNE
         self.current_ratio = self.ratio
@@ -189,7 +198,7 @@ class BatchPruner:
     def _choose(self, output: Any, batch_size: int, device: torch.device) -> Tensor | None:
         features = torch.empty(batch_size, 0, device=device)
         if self.selector.needs_features:
-            features = pool_features(output, self.selector.dim)
+            features = pool_features(output, self.selector.dim, self.channel_axis)
             self._non_finite = self._non_finite + (~usable_rows(features)).sum()
         keep = None
         if self.phase is Phase.PRUNE and self.selector.ready:

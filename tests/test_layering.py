@@ -18,6 +18,7 @@ FREE_OF_HOST = ('core', 'selectors', 'samplers', 'analysis', 'pruner', 'errors',
 RANK = {
     'version': 0,
     'errors': 0,
+    'optional': 1,
     'core': 1,
     'selectors': 2,
     'samplers': 2,

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmpfb.core.pooling import stage_tensors
 from mmpfb.errors import LocationError
 
 Decide = Callable[[Any], Tensor | None]
@@ -82,6 +83,7 @@ class BatchGate:
             return None
         if not self._fired:
             self._fired = True
+            _check_one_row_per_image(output, self._batch_size)
             self._keep = self._decide(output)
         return self._align(module, args, output)
 
@@ -89,6 +91,17 @@ class BatchGate:
         if self._keep is None:
             return None
         return take_rows(output, self._keep, self._batch_size)
+
+
+def _check_one_row_per_image(output: Any, batch_size: int) -> None:
+    # Rows of anything else (windows, tokens first) would pass uncut, beside a shortened list of
+    # labels, and some losses would broadcast one against the other.
+    shape = tuple(stage_tensors(output)[0].shape)
+    if shape[:1] != (batch_size,):
+        raise LocationError(
+            f'Expected the output at which the batch is cut to have a row for each of {batch_size} '
+            f'images, but got a tensor of shape {shape}; choose another `location`.'
+        )
 
 
 def take_rows(structure: Any, keep: Tensor, batch_size: int) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor
 from mmpfb.core.checks import check_positive_int
 
 
-def pool_features(output: Any, dim: int | None = 128) -> Tensor:
+def pool_features(output: Any, dim: int | None = 128, channel_axis: int = 1) -> Tensor:
     """Pool the output of any encoder stage to one vector per image.
 
     The mean over space (or tokens) is followed by an average over groups of neighbouring channels
@@ -22,6 +22,7 @@ def pool_features(output: Any, dim: int | None = 128) -> Tensor:
             what the next stage sees and is pooled; or a *list* of parallel branches (HRNet), which
             are all pooled and joined along the channels.
         dim: Largest number of channels of the result; None pools no channels.
+        channel_axis: Where a map with four axes has its channels: 1, or 3 for ``(B, H, W, C)``.
 
     Returns:
         Tensor of shape ``(B, D)`` with ``D = min(dim, C)``.
@@ -34,11 +35,15 @@ def pool_features(output: Any, dim: int | None = 128) -> Tensor:
 
     Raises:
         TypeError: If there is no tensor in ``output`` or it is not floating point.
-        ValueError: If ``dim`` is less than 1 or a tensor has not 2, 3 or 4 axes.
+        ValueError: If ``dim`` is less than 1, ``channel_axis`` is neither 1 nor 3, or a tensor has
+            not 2, 3 or 4 axes.
     """
     if dim is not None:
         check_positive_int('dim', dim)
-    pooled = torch.cat([_spatial_mean(branch) for branch in stage_tensors(output)], dim=1)
+    if channel_axis not in (1, 3):
+        raise ValueError(f'Expected `channel_axis` to be 1 or 3, but got {channel_axis!r}.')
+    branches = stage_tensors(output)
+    pooled = torch.cat([_spatial_mean(branch, channel_axis) for branch in branches], dim=1)
     if dim is not None and pooled.shape[1] > dim:
         pooled = F.adaptive_avg_pool1d(pooled.unsqueeze(1), dim).squeeze(1)
     return pooled
@@ -69,13 +74,13 @@ def stage_tensors(output: Any) -> list[Tensor]:
     return tensors
 
 
-def _spatial_mean(features: Tensor) -> Tensor:
+def _spatial_mean(features: Tensor, channel_axis: int) -> Tensor:
     if not features.is_floating_point():
         raise TypeError(f'Expected features to be floating point, but got {features.dtype}.')
-    axes = {2: (), 3: (1,), 4: (2, 3)}
+    axes = {2: (), 3: (1,), 4: (2, 3) if channel_axis == 1 else (1, 2)}
     if features.dim() not in axes:
         raise ValueError(
-            'Expected features of shape (B, C), (B, L, C) or (B, C, H, W), '
+            'Expected features of shape (B, C), (B, L, C), (B, C, H, W) or (B, H, W, C), '
             f'but got {tuple(features.shape)}.'
         )
     dtype = torch.promote_types(features.dtype, torch.float32)

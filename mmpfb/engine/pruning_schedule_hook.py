@@ -239,7 +239,10 @@ def pruning_model(runner: Runner) -> BatchPruningMixin:
     if not isinstance(model, BatchPruningMixin):
         raise TypeError(
             f'Expected a model that prunes, but got {type(model).__name__}; set the model type '
-            "to, for example, 'mmpfb.PFBEncoderDecoder', or remove the hook."
+            "to 'mmpfb.PFBEncoderDecoder', 'mmpfb.PFBCascadeEncoderDecoder' or "
+            "'mmpfb.PFBImageClassifier', or remove the hook. Of TimmClassifier and "
+            'HuggingFaceClassifier there is no pruned kind; a PFBImageClassifier with a '
+            'TIMMBackbone takes their place.'
         )
     return model
 

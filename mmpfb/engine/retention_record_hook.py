@@ -17,7 +17,9 @@ RECORD_FILE = 'retention.json'
 
 @HOOKS.register_module()
 class RetentionRecordHook(Hook):
-    """Writes ``retention.json``: for every image path how often it was seen and kept.
+    """Writes ``retention.json``: for every image how often it was seen and kept.
+
+    Images are named by their path, or by their number in the data set if they have none.
 
     Only iterations in which images were pruned count. The record is one pair of numbers per image
     of the data set. It is not resumed: it covers the iterations since the last start.
@@ -43,7 +45,7 @@ class RetentionRecordHook(Hook):
         pruner = pruning_model(runner).pruner
         if data_batch is None or pruner.iterations_pruned == self._pruned_before:
             return
-        paths = [_image_path(sample) for sample in data_batch['data_samples']]
+        paths = [_image_name(sample) for sample in data_batch['data_samples']]
         kept = range(len(paths)) if pruner.last_kept is None else pruner.last_kept
         for path in paths:
             self._seen[path] = self._seen.get(path, 0) + 1
@@ -63,11 +65,12 @@ class RetentionRecordHook(Hook):
             path.write_text(json.dumps(record, indent=1, sort_keys=True) + '\n')
 
 
-def _image_path(sample: Any) -> str:
-    path = sample.metainfo.get('img_path')
-    if path is None:
-        raise ValueError(
-            "Expected data samples with 'img_path' in their metainfo, but got "
-            f"{sorted(sample.metainfo)}; add it to `meta_keys` of the packing transform."
-        )
-    return str(path)
+def _image_name(sample: Any) -> str:
+    for key in ('img_path', 'sample_idx'):
+        # Images of a pickled data set have no file of their own; their number names them.
+        if sample.metainfo.get(key) is not None:
+            return str(sample.metainfo[key])
+    raise ValueError(
+        "Expected data samples with 'img_path' or 'sample_idx' in their metainfo, but got "
+        f"{sorted(sample.metainfo)}; add one to `meta_keys` of the packing transform."
+    )

@@ -5,6 +5,7 @@ not the class makes subclasses and backbones of other packages work as well; whe
 place is *correct* is decided by :mod:`mmpfb.models.probe`, never by a name.
 """
 
+import math
 import re
 
 from torch import nn
@@ -12,7 +13,7 @@ from torch import nn
 from mmpfb.errors import LocationError
 
 STAGE_LISTS = ('stages', 'layers', 'blocks', 'network')
-NUMBERED_STAGE = re.compile(r'(layer|stage)_?\d+')
+NUMBERED_STAGE = re.compile(r'(layer|stage|block)s?_?\d+')
 
 
 def stage_paths(backbone: nn.Module) -> list[str]:
@@ -33,7 +34,17 @@ def stage_paths(backbone: nn.Module) -> list[str]:
             return [
                 f'{attribute}.{index}{_running_part(stage)}' for index, stage in enumerate(stages)
             ]
-    return [name for name, _ in backbone.named_children() if NUMBERED_STAGE.fullmatch(name)]
+    children = dict(backbone.named_children())
+    numbered = [
+        f'{name}{_running_part(child)}'
+        for name, child in children.items()
+        if NUMBERED_STAGE.fullmatch(name)
+    ]
+    if not numbered and len(children) == 1:
+        # A wrapper around the network of another package, such as TIMMBackbone.
+        name, network = children.popitem()
+        return [f'{name}.{path}' for path in stage_paths(network)]
+    return numbered
 
 
 def stage_of_output(backbone: nn.Module, output_index: int) -> str:
@@ -75,16 +86,48 @@ def third_stage(backbone: nn.Module) -> str:
     return stages[2]
 
 
+def early_stage(backbone: nn.Module) -> str:
+    """Return the path of the stage at which the paper cuts a classifier of this kind (Table 9).
+
+    Stage 1 of four for convolutional networks (ResNet), stage 2 of four for transformers (Swin);
+    where a backbone lists single blocks (ViT, MobileNet, EfficientNet), the end of the first
+    quarter.
+
+    Example:
+        >>> backbone = nn.Module()
+        >>> backbone.blocks = nn.Sequential(*[nn.Identity() for _ in range(12)])
+        >>> early_stage(backbone)
+        'blocks.2'
+
+    Raises:
+        LocationError: If no stages are found.
+    """
+    stages = stage_paths(backbone)
+    if not stages:
+        raise LocationError(
+            f"location='auto' finds no stages in {type(backbone).__name__}; give the `location` as "
+            'a module path.'
+        )
+    if len(stages) == 4 and _attends(backbone):
+        return stages[1]
+    return stages[math.ceil(len(stages) / 4) - 1]
+
+
 def candidate_paths(model: nn.Module) -> list[str]:
     """Return the module paths of a model that a user most likely means by a location."""
     backbone = model.get_submodule('backbone')
     paths = stage_paths(backbone)
     if not paths:
         for name, child in backbone.named_children():
-            # A ModuleList has no forward; its members may be stages.
-            members = range(len(child)) if isinstance(child, nn.ModuleList) else []
+            # A ModuleList has no forward, and the parts of a Sequential may be called one by one.
+            lists = (nn.ModuleList, nn.Sequential)
+            members = range(len(child)) if isinstance(child, lists) else []
             paths += [f'{name}.{index}' for index in members] or [name]
     return [f'backbone.{path}' for path in paths]
+
+
+def _attends(backbone: nn.Module) -> bool:
+    return any(path.rpartition('.')[2] == 'attn' for path, _ in backbone.named_modules())
 
 
 def _running_part(stage: nn.Module) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from mmpfb.core.gate import BatchGate
@@ -40,9 +41,11 @@ class BatchPruningMixin:
         self.pruning_settings = settings
         self.pruning_location = self._resolve_location(settings.location)
         channels = channels_at(self, self.extract_feat, self.pruning_location)
-        selector.prepare(channels)
+        note = selector.prepare(channels.number)
+        if note is not None:
+            print_log(f'Pruning at {self.pruning_location}: {note}', logger='current')
         min_keep = settings.min_keep or smallest_trainable_batch(self)
-        self.pruner = BatchPruner(selector, settings.ratio, min_keep)
+        self.pruner = BatchPruner(selector, settings.ratio, min_keep, channels.axis)
         self._gate = BatchGate(self.get_submodule(self.pruning_location), self.backbone)
 
     def loss(self, inputs: Tensor, data_samples: list, *args: Any, **kwargs: Any) -> Any:

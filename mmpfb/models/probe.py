@@ -7,13 +7,13 @@ computed twice, whole and cut, and compared.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mmpfb.core.gate import BatchGate
-from mmpfb.core.pooling import pool_features
+from mmpfb.core.pooling import pool_features, stage_tensors
 from mmpfb.core.randomness import generator_for
 from mmpfb.errors import LocationError
 from mmpfb.models.locations import candidate_paths
@@ -28,8 +28,15 @@ IMAGE_SIZES = (64, 128, 224, 256, 384, 512)
 LARGEST_RELATIVE_ERROR = 1e-4
 
 
-def channels_at(model: nn.Module, extract: Extract, location: str) -> int:
-    """Return the number of channels at a location where the batch can be cut.
+class StageChannels(NamedTuple):
+    """How many channels a stage output has, and on which axis a map with four axes has them."""
+
+    number: int
+    axis: int
+
+
+def channels_at(model: nn.Module, extract: Extract, location: str) -> StageChannels:
+    """Return the channels at a location where the batch can be cut.
 
     The model is run in evaluation mode; its training flags, buffers and the random number
     generators are left as they were.
@@ -46,9 +53,10 @@ def channels_at(model: nn.Module, extract: Extract, location: str) -> int:
     with _evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         images, whole = _run_whole(model, extract)
         submodule = _submodule(model, location)
-        reason, channels = _try_cut(model, extract, submodule, images, whole)
+        reason, output = _try_cut(model, extract, submodule, images, whole)
         if reason is None:
-            return channels
+            axis = _channel_axis(output)
+            return StageChannels(pool_features(output, None, axis).shape[1], axis)
         where = _where(model, extract, images, whole)
     raise LocationError(
         f'{type(model.get_submodule("backbone")).__name__} cannot be cut at {location!r}: '
@@ -90,7 +98,7 @@ def _run_whole(model: nn.Module, extract: Extract) -> tuple[Tensor, Any]:
     in_channels = _num_image_channels(model.get_submodule('backbone'))
     parameter = next(model.parameters())
     generator = generator_for(BATCH_SIZE)
-    error: Exception | None = None
+    errors: dict[str, Exception] = {}
     for size in IMAGE_SIZES:
         images = torch.rand(BATCH_SIZE, in_channels, size, size, generator=generator)
         # Images that differ strongly: features of the wrong image must not pass as rounding.
@@ -99,11 +107,11 @@ def _run_whole(model: nn.Module, extract: Extract) -> tuple[Tensor, Any]:
         try:
             return images, extract(images)
         except Exception as caught:  # noqa: BLE001 - which error tells a wrong size is unknowable
-            error = caught
+            errors.setdefault(str(caught).partition('\n')[0], caught)
     raise LocationError(
         f'The features of {type(model.get_submodule("backbone")).__name__} could not be computed '
-        f'for square images of {IMAGE_SIZES} pixels, so no cut could be tested: {error}'
-    ) from error
+        f'for square images of {IMAGE_SIZES} pixels, so no cut could be tested: {"; ".join(errors)}'
+    ) from list(errors.values())[-1]
 
 
 def _num_image_channels(backbone: nn.Module) -> int:
@@ -116,29 +124,37 @@ def _num_image_channels(backbone: nn.Module) -> int:
 
 def _try_cut(
     model: nn.Module, extract: Extract, submodule: nn.Module, images: Tensor, whole: Any
-) -> tuple[str | None, int]:
-    """Return why the batch cannot be cut (None if it can) and the channels at the cut."""
+) -> tuple[str | None, Any]:
+    """Return why the batch cannot be cut (None if it can) and the whole output at the cut."""
     keep = torch.tensor(RETAINED, device=images.device)
-    channels = 0
+    stage_output = None
 
     def decide(output: Any) -> Tensor:
-        nonlocal channels
-        channels = pool_features(output, dim=None).shape[1]
+        nonlocal stage_output
+        pool_features(output, dim=None)
+        stage_output = output
         return keep
 
     gate = BatchGate(submodule, model.get_submodule('backbone'))
     try:
         with gate.open(len(images), decide):
             cut = extract(images)
-    except LocationError:
-        return 'a forward pass does not call it', channels
+    except LocationError as error:
+        return str(error).partition(';')[0], None
     except Exception as error:  # noqa: BLE001 - any failure of the cut model is the answer
-        return f'the forward pass fails ({str(error).splitlines()[0]})', channels
+        return f'the forward pass fails ({str(error).splitlines()[0]})', None
     finally:
         gate.remove()
     if not _equal_rows(cut, whole, keep):
-        return 'the features of the retained images come out wrong', channels
-    return None, channels
+        return 'the features of the retained images come out wrong', None
+    return None, stage_output
+
+
+def _channel_axis(output: Any) -> int:
+    # The probe images are square, so the two axes of equal length are those of space. Backbones of
+    # timm put the channels last; with three equal lengths the usual order is taken.
+    shape = stage_tensors(output)[0].shape
+    return 3 if len(shape) == 4 and shape[1] == shape[2] != shape[3] else 1
 
 
 def _equal_rows(cut: Any, whole: Any, keep: Tensor) -> bool:

@@ -6,12 +6,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def smallest_trainable_batch(model: nn.Module) -> int:
-    """Return 2 if a batch normalisation behind a global pooling sees one value per image, else 1.
+    """Return 2 if a batch normalisation sees one value per image and channel, else 1.
 
     The image pooling of ASPP and the first scale of PSP pool an image to one pixel; with one image
     the batch normalisation behind it has a single value per channel, and PyTorch refuses to train.
+    Heads and necks of classifiers see one vector per image, with the same effect.
     Statistics that are shared by several ranks have enough values with one image per rank.
     """
+    for name in ('neck', 'head'):
+        vectors = getattr(model, name, None) or nn.Identity()
+        if any(isinstance(module, nn.BatchNorm1d) for module in vectors.modules()):
+            return 2
     for sequence in model.modules():
         if not isinstance(sequence, nn.Sequential):
             continue

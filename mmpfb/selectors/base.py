@@ -39,8 +39,13 @@ class Selector(ABC):
         """Number of images that the selector still has to observe before it is ready."""
         return 0
 
-    def prepare(self, num_channels: int) -> None:
-        """Get ready for pooled features of ``num_channels``; called once, when a model is built."""
+    def prepare(self, num_channels: int) -> str | None:
+        """Get ready for a stage with ``num_channels``; called once, when a model is built.
+
+        Returns:
+            A sentence that the user should read, or None.
+        """
+        return None
 
     def observe(self, features: Tensor) -> None:
         """Learn from the images that the model is trained on, features of shape ``(B, D)``."""

@@ -7,7 +7,6 @@ Read differently from the text: the random coefficient is drawn per image and th
 its convex reading (see :mod:`mmpfb.core.importance` and :mod:`mmpfb.core.density`).
 """
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,8 +18,6 @@ from mmpfb.core.estimator import DensityEstimator
 from mmpfb.core.importance import add_random_term, lowest, perturb_tempered, share_not_in
 from mmpfb.core.selection import Selection
 from mmpfb.selectors.base import Selector, register_selector
-
-logger = logging.getLogger(__name__)
 
 
 @register_selector
@@ -76,19 +73,17 @@ class PFB(Selector):
         """Number of centroids that are not set yet."""
         return self.estimator.num_missing
 
-    def prepare(self, num_channels: int) -> None:
+    def prepare(self, num_channels: int) -> str | None:
         """Size the estimator for a stage with ``num_channels`` channels."""
         assert self.dim is not None
-        if num_channels < self.dim:
-            logger.info(
-                'The stage has %d channels, fewer than dim=%d: densities are estimated in %d '
-                'dimensions.',
-                num_channels,
-                self.dim,
-                num_channels,
-            )
         self.estimator = self._new_estimator(min(num_channels, self.dim))
         self._prepared = True
+        if num_channels >= self.dim:
+            return None
+        return (
+            f'The stage has {num_channels} channels, fewer than dim={self.dim}: densities are '
+            f'estimated in {num_channels} dimensions.'
+        )
 
     def observe(self, features: Tensor) -> None:
         """Move the centroids towards the images that the model is trained on."""

@@ -133,7 +133,7 @@ def test_features_that_are_not_floating_point_are_refused(dtype):
 
 @pytest.mark.parametrize('shape', [(), (3,), (1, 2, 3, 4, 5)])
 def test_other_numbers_of_axes_are_refused(shape):
-    message = r'Expected features of shape \(B, C\), \(B, L, C\) or \(B, C, H, W\), but got \('
+    message = r'Expected features of shape \(B, C\), \(B, L, C\), \(B, C, H, W\) or '
     with pytest.raises(ValueError, match=message):
         pool_features(torch.zeros(shape))
 
@@ -149,3 +149,15 @@ def test_an_output_without_a_tensor_is_refused(output):
 def test_a_dimension_below_one_is_refused(dim):
     with pytest.raises(ValueError, match='`dim` to be an integer of at least 1, but got'):
         pool_features(torch.ones(2, 4), dim)
+
+
+def test_channels_may_be_last():
+    maps = torch.randn(3, 5, 6, 7)
+    assert torch.equal(pool_features(maps, None, channel_axis=3), maps.mean((1, 2)))
+    assert torch.equal(pool_features(maps, None), maps.mean((2, 3)))
+
+
+@pytest.mark.parametrize('axis', [0, 2, -1, 'last'])
+def test_no_other_axis_holds_channels(axis):
+    with pytest.raises(ValueError, match='`channel_axis` to be 1 or 3'):
+        pool_features(torch.ones(2, 3, 4, 4), channel_axis=axis)

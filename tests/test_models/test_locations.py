@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from mmpfb.errors import LocationError
-from mmpfb.models.locations import stage_of_output, stage_paths, third_stage
+from mmpfb.models.locations import early_stage, stage_of_output, stage_paths, third_stage
 
 
 def module(**children):
@@ -25,6 +25,11 @@ def module(**children):
         (module(layers=['layer0', 'layer1'], layer0=nn.ReLU(), layer1=nn.ReLU()),
          ['layer0', 'layer1']),
         (module(encoder=nn.ReLU()), []),
+        (module(blocks1=nn.ModuleList([nn.ReLU(), nn.ReLU()]), norm1=nn.ReLU()), ['blocks1.1']),
+        (module(timm_model=module(layer1=nn.ReLU(), layer2=nn.ReLU())),
+         ['timm_model.layer1', 'timm_model.layer2']),
+        (module(timm_model=module(stages_0=nn.ReLU(), stages_1=nn.ReLU())),
+         ['timm_model.stages_0', 'timm_model.stages_1']),
     ],
 )
 def test_stages(backbone, expected):
@@ -49,3 +54,27 @@ def test_third_stage_needs_four():
     assert third_stage(four) == 'layer3'
     with pytest.raises(LocationError, match='backbone of four stages, but Module has no stages'):
         third_stage(nn.Module())
+
+
+def stages(count, **children):
+    return module(stages=nn.ModuleList([module(**children) for _ in range(count)]))
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'expected'),
+    [
+        (stages(4, conv=nn.ReLU()), 'stages.0'),
+        (stages(4, blocks=module(attn=nn.ReLU())), 'stages.1'),
+        (stages(12, attn=nn.ReLU()), 'stages.2'),
+        (stages(13, conv=nn.ReLU()), 'stages.3'),
+        (stages(3, conv=nn.ReLU()), 'stages.0'),
+        (stages(1, conv=nn.ReLU()), 'stages.0'),
+    ],
+)
+def test_early_stage(backbone, expected):
+    assert early_stage(backbone) == expected
+
+
+def test_a_backbone_without_stages_has_no_early_one():
+    with pytest.raises(LocationError, match='finds no stages in Module'):
+        early_stage(module(encoder=nn.ReLU()))

@@ -289,7 +289,7 @@ def test_a_backbone_that_remembers_its_batch_size_is_refused(name, index):
 
 def test_a_backbone_without_any_place_for_a_cut_is_refused_with_that_message():
     config = segmentor(CUT_REFUSED['MSCAN'], fcn(64, 3))
-    with pytest.raises(LocationError, match="MSCAN has no stages.*none of its stages allows it"):
+    with pytest.raises(LocationError, match="MSCAN cannot be cut at.*none of its stages allows it"):
         build(pruned(config))
 
 
@@ -326,7 +326,7 @@ def test_an_unknown_location_is_refused_with_the_candidates(location):
 
 def test_a_module_that_never_runs_is_refused():
     config = segmentor(SWIN, fcn(128, 3), fcn(64, 2))
-    with pytest.raises(LocationError, match='a forward pass does not call it'):
+    with pytest.raises(LocationError, match='did not run in this forward pass'):
         build(pruned(config, location='backbone.stages'))
 
 
