@@ -1,0 +1,9 @@
+_base_ = './resnet18-w16_1xb64-300_cifar10.py'
+model = dict(
+    type='mmpfb.PFBImageClassifier',
+    pruning=dict(selector=dict(type='PFB'), ratio=0.5, location='auto', mode='reuse'),
+)
+default_hooks = dict(
+    pruning=dict(type='mmpfb.PruningScheduleHook', begin=0.05, end=0.9, by='fraction'),
+    retention=dict(type='mmpfb.RetentionRecordHook'),
+)

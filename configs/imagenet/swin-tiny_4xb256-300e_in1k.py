@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/swin-tiny_classifier.py',
+    '../_base_/datasets/imagenet_autoaugment.py',
+    '../_base_/schedules/imagenet_adamw_300e.py',
+    '../_base_/default_runtime_classification.py',
+]

@@ -1,0 +1,12 @@
+_base_ = [
+    '../_base_/models/resnet18-w16_cifar.py',
+    '../_base_/datasets/street_conditions.py',
+    '../_base_/schedules/classification_300.py',
+    '../_base_/default_runtime_classification.py',
+]
+model = dict(backbone=dict(strides=(2, 2, 2, 2)), head=dict(num_classes=9))
+default_hooks = dict(
+    logger=dict(interval=10, log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=300, max_keep_ckpts=1),
+)
+log_processor = dict(by_epoch=False)
