@@ -6,18 +6,24 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --retries 10 --timeout 120 --disable-pip-version-check
 
-# A folder in the layout of docs/datasets.md; without one the drawn street scenes are used.
+# segmentation or classification.
+TASK ?= segmentation
+# A folder in the layout of docs/datasets.md (CamVid, or CIFAR-10 for classification); without one
+# the drawn street scenes are used.
 DATA ?=
 RATIO ?= 0.5
 ITERS ?= 300
 DEMO_DIR := work_dirs/demo
-MODEL := deeplabv3_r18-d8-w32_1xb8-pfb0.5-300
+DRAWN_segmentation := configs/street_scenes/deeplabv3_r18-d8-w32_1xb8-pfb0.5-300_street-scenes-160x160.py
+DRAWN_classification := configs/street_scenes/resnet18-w16_1xb32-pfb0.5-300_street-conditions.py
+REAL_segmentation := configs/camvid/deeplabv3_r18-d8-w32_1xb8-pfb0.5-300_camvid-160x160.py
+REAL_classification := configs/cifar10/resnet18-w16_1xb64-pfb0.5-300_cifar10.py
 ifeq ($(strip $(DATA)),)
-DEMO_CONFIG := configs/street_scenes/$(MODEL)_street-scenes-160x160.py
+DEMO_CONFIG := $(DRAWN_$(TASK))
 DEMO_DATA :=
 DEMO_GROUPS := --groups data/street_scenes/conditions.json
 else
-DEMO_CONFIG := configs/camvid/$(MODEL)_camvid-160x160.py
+DEMO_CONFIG := $(REAL_$(TASK))
 DEMO_GROUPS :=
 DEMO_DATA := $(foreach split,train val test,$(split)_dataloader.dataset.data_root='$(DATA)')
 endif
@@ -31,7 +37,8 @@ TEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  demo takes DATA=/path/to/camvid, RATIO=$(RATIO) and ITERS=$(ITERS); all take PYTHON=$(PYTHON)'
+	@echo '  demo takes TASK=classification, DATA=/path/to/camvid or cifar10, RATIO=$(RATIO) and'
+	@echo '  ITERS=$(ITERS); all take PYTHON=$(PYTHON)'
 
 install: $(STAMP) ## make .venv from requirements/lock.txt
 
@@ -49,6 +56,9 @@ $(STAMP): requirements/lock.txt setup.py
 	@touch $@
 
 demo-arguments:
+	@case '$(TASK)' in segmentation|classification) ;; *) \
+	  echo 'Expected TASK to be segmentation or classification, but got "$(TASK)".' >&2; \
+	  exit 2;; esac
 	@case '$(ITERS)' in ''|*[!0-9]*) \
 	  echo 'Expected ITERS to be a whole number, but got "$(ITERS)".' >&2; exit 2;; esac
 	@test '$(ITERS)' -ge 60 || \
@@ -56,6 +66,12 @@ demo-arguments:
 	@echo '$(RATIO)' | grep -Eq '^(0|0?\.[0-9]+)$$' || \
 	  { echo 'Expected RATIO to be in [0, 1), but got "$(RATIO)".' >&2; exit 2; }
 ifneq ($(strip $(DATA)),)
+ifeq ($(TASK),classification)
+	@for file in test/airplane cifar-10-batches-py/test_batch; do \
+	  test -e '$(DATA)'/$$file && exit 0; done; \
+	echo 'Expected DATA to hold train/<class>/ and test/<class>/ or cifar-10-batches-py, but found' \
+	  'neither in $(DATA).' >&2; exit 2
+else
 	@for folder in images/train images/val annotations/train annotations/val; do \
 	  case "$$folder" in images/*) suffix=jpg;; *) suffix=png;; esac; \
 	  ls '$(DATA)'/$$folder 2>/dev/null | grep -q "\.$$suffix$$" || { \
@@ -64,9 +80,10 @@ ifneq ($(strip $(DATA)),)
 	      'draws its own street scenes.' >&2; exit 2; }; \
 	done
 endif
+endif
 
 # The arguments are checked first: a wrong path must not show up after minutes of installing.
-demo: demo-arguments ## train a small segmentor with PFB and show which images it pruned
+demo: demo-arguments ## train a small model with PFB and show which images it pruned
 	@$(MAKE) --no-print-directory install
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR) --cfg-options \
 	  model.pruning.ratio=$(RATIO) train_cfg.max_iters=$(ITERS) train_cfg.val_interval=$(ITERS) \

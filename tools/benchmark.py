@@ -14,7 +14,6 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.structures import PixelData
 
 if importlib.util.find_spec('mmpfb') is None:
     # A clone that was not installed: the package lies beside this folder.
@@ -22,6 +21,7 @@ if importlib.util.find_spec('mmpfb') is None:
 
 from mmpfb.analysis.interleaved import compare_interleaved  # noqa: E402
 from mmpfb.core.checks import check_positive_int, check_ratio  # noqa: E402
+from mmpfb.datasets.synthetic import synthetic_batch  # noqa: E402
 from mmpfb.models.mixin import BatchPruningMixin  # noqa: E402
 from mmpfb.pruner import Phase  # noqa: E402
 
@@ -29,31 +29,13 @@ from mmpfb.pruner import Phase  # noqa: E402
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', type=Path, help='configuration of a segmentor that prunes')
+    parser.add_argument('config', type=Path, help='configuration of a model that prunes')
     parser.add_argument('--ratios', type=float, nargs='+', default=[0.3, 0.5, 0.7])
     parser.add_argument('--batch-size', type=int, help="default: the config's")
     parser.add_argument('--repeats', type=int, default=7, help='steps of each variant')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--json', action='store_true', help='print JSON instead of a table')
     return parser
-
-
-def synthetic_batch(config: Config, batch_size: int) -> dict[str, list]:
-    """Return random images and labels of the size that the config trains on."""
-    from mmseg.structures import SegDataSample
-
-    height, width = config.model.data_preprocessor.size
-    head = config.model.decode_head
-    num_classes = (head[-1] if isinstance(head, (list, tuple)) else head).num_classes
-    generator = torch.Generator().manual_seed(0)
-    shape = (height, width)
-    images = torch.randint(0, 256, (batch_size, 3, *shape), generator=generator).to(torch.uint8)
-    labels = torch.randint(0, num_classes, (batch_size, 1, *shape), generator=generator)
-    samples = [
-        SegDataSample(gt_sem_seg=PixelData(data=label), metainfo={'img_shape': shape})
-        for label in labels
-    ]
-    return {'inputs': list(images), 'data_samples': samples}
 
 
 def variants(
@@ -97,11 +79,18 @@ def main() -> None:
         parser.error(str(error))
     # The time of a step does not depend on the weights, so nothing is downloaded.
     config.model.pretrained = None
+    if 'data_preprocessor' in config:
+        # As the runner does.
+        config.model.setdefault('data_preprocessor', config.data_preprocessor)
     model = MODELS.build(config.model).to(args.device).train()
     if not isinstance(model, BatchPruningMixin):
         parser.error(f'Expected a model that prunes, but {config.model.type} does not.')
     device = torch.device(args.device)
-    functions = variants(model, config, synthetic_batch(config, batch_size), args.ratios)
+    try:
+        batch = synthetic_batch(config, batch_size)
+    except ValueError as error:
+        parser.error(str(error))
+    functions = variants(model, config, batch, args.ratios)
     results = compare_interleaved(functions, args.repeats, device)
 
     hardware = (

@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
         '--work-dir',
         help='folder of logs and scores (default: work_dirs/ and the name of the config)',
     )
-    parser.add_argument('--out', help='folder for the predicted label images')
+    parser.add_argument('--out', help='folder for the predicted label images (segmentation)')
     parser.add_argument('--show-dir', help='folder for images with the prediction painted over')
     parser.add_argument(
         '--tta',
@@ -86,6 +86,9 @@ def main() -> None:
         except ValueError as error:
             parser.error(str(error))
     if args.out is not None:
+        if config.get('default_scope') == 'mmpretrain':
+            parser.error('Expected the config of a segmentor with --out, but got a classifier; '
+                         'use --show-dir.')
         evaluators = config.test_evaluator
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
             evaluator.output_dir = args.out
@@ -94,8 +97,11 @@ def main() -> None:
         if hook is None:
             parser.error('Expected the config to define `default_hooks.visualization` for '
                          '--show-dir, but it does not.')
-        hook.draw = True
-        config.visualizer.save_dir = args.show_dir
+        if config.get('default_scope') == 'mmpretrain':
+            hook.update(enable=True, out_dir=args.show_dir)
+        else:
+            hook.draw = True
+            config.visualizer.save_dir = args.show_dir
 
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     runner.test()

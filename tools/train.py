@@ -1,4 +1,4 @@
-"""Train a segmentor from a configuration file."""
+"""Train a model from a configuration file."""
 
 import argparse
 import importlib.util

@@ -4,13 +4,17 @@ import argparse
 import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use('Agg')
 
 import matplotlib.pyplot as plt  # noqa: E402 - the backend has to be chosen first
+from mmengine.config import Config  # noqa: E402
+from mmengine.registry import DATASETS, init_default_scope  # noqa: E402
 from PIL import Image  # noqa: E402
 
 if importlib.util.find_spec('mmpfb') is None:
@@ -37,7 +41,37 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def draw(kept: list[RetentionRate], pruned: list[RetentionRate], columns: int = 6) -> plt.Figure:
+def image_loader(work_dir: Path, names: list[str]) -> Callable[[str], Any]:
+    """Return a function that gives the RGB image of a name in the record.
+
+    Images of a pickled data set have no files: they are recorded by number and read from the data
+    set of the config in the work dir.
+
+    Raises:
+        FileNotFoundError: If an image cannot be found.
+    """
+    missing = [name for name in names if not Path(name).is_file()]
+    if not missing:
+        return lambda name: Image.open(name).convert('RGB')
+    configs = sorted(work_dir.glob('*.py'))
+    if not all(name.isdigit() for name in missing) or len(configs) != 1:
+        raise FileNotFoundError(
+            f'Expected {RECORD_FILE} to name image files, but {missing[0]!r} is none. Paths are '
+            'relative to the folder that the run was started in; numbers need the one config that '
+            f'a run leaves in its work dir, of which there are {len(configs)}.'
+        )
+    config = Config.fromfile(configs[0])
+    init_default_scope(config.default_scope)
+    dataset = DATASETS.build(config.train_dataloader.dataset)
+    return lambda name: dataset.get_data_info(int(name))['img']
+
+
+def draw(
+    kept: list[RetentionRate],
+    pruned: list[RetentionRate],
+    load: Callable[[str], Any],
+    columns: int = 6,
+) -> plt.Figure:
     """Return a figure with the two groups one below the other."""
     rows_each = -(-len(kept) // columns)
     figure = plt.figure(figsize=(1.9 * columns, 2.1 * 2 * rows_each + 1.0), layout='constrained')
@@ -53,8 +87,7 @@ def draw(kept: list[RetentionRate], pruned: list[RetentionRate], columns: int = 
             axes.axis('off')
             if rate is None:
                 continue
-            with Image.open(rate.name) as image:
-                axes.imshow(image.convert('RGB'))
+            axes.imshow(load(rate.name))
             axes.set_title(f'kept {rate.kept} of {rate.seen}', fontsize=9)
     return figure
 
@@ -77,8 +110,12 @@ def main() -> None:
                 print(f'{rate.name:>12}: kept {rate.share:4.0%} of {rate.seen}')
     except ValueError as error:
         parser.error(f'{record_file}: {error}')
+    try:
+        load = image_loader(args.work_dir, [rate.name for rate in kept + pruned])
+    except FileNotFoundError as error:
+        parser.error(str(error))
     out = args.out or args.work_dir / 'contact_sheet.png'
-    draw(kept, pruned).savefig(out, dpi=70)
+    draw(kept, pruned, load).savefig(out, dpi=70)
     print(f'contact sheet of the images most often kept and pruned: {out}')
 
 
