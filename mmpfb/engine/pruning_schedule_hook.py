@@ -69,6 +69,7 @@ class PruningScheduleHook(Hook):
         self._waited: float | None = None
         self._pruned_before = 0
         self._logged = (0, 0)
+        self._logged_names: set[str] = set()
         self._peak_memory = 0
 
     def before_train(self, runner: Runner) -> None:
@@ -188,6 +189,10 @@ class PruningScheduleHook(Hook):
             return
         scalars = {'seen': seen, 'kept': kept, 'ratio': 1 - kept / seen}
         scalars.update(pruner.take_interval_metrics())
+        for name in self._logged_names - scalars.keys():
+            # MMEngine repeats the last value of a scalar that is not updated any more.
+            runner.message_hub.log_scalars.pop(f'train/pruning/{name}', None)
+        self._logged_names = set(scalars)
         # Not returned by the model among its losses: MMEngine would copy each to the host in every
         # iteration, and add those with "loss" in their name to the objective.
         for name, value in scalars.items():
