@@ -10,6 +10,7 @@ import pytest
 from mmengine.config import Config
 
 from .test_models.architectures import SEGMENTORS
+from .test_models.classifiers import CLASSIFIERS
 from .test_models.helpers import build
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,13 +41,14 @@ def test_python_snippets_run(snippet, tmp_path):
         exec(compile(snippet, 'snippet', 'exec'), {'__name__': 'snippet'})
         return
     base = re.search(r"_base_ = '(.+?)'", snippet).group(1)
-    model, _ = SEGMENTORS['deeplabv3-resnet']
+    classifies = 'PFBImageClassifier' in snippet
+    model, _ = CLASSIFIERS['resnet'] if classifies else SEGMENTORS['deeplabv3-resnet']
     (tmp_path / base).write_text(f'model = {model!r}\ndefault_hooks = {{}}\n')
     child = tmp_path / 'child.py'
     child.write_text(snippet)
     config = Config.fromfile(child)
     built = build(config.model)
-    assert built.pruning_location == 'backbone.layer3'
+    assert built.pruning_location == ('backbone.layer2' if classifies else 'backbone.layer3')
     from mmpfb.registry import HOOKS
 
     HOOKS.build(config.default_hooks.pruning)

@@ -18,7 +18,8 @@ class PruningSettings:
             type.
         ratio: Share of the images to prune, in [0, 1).
         location: Module path at whose output the batch is cut, such as ``'backbone.layer3'``, or
-            ``'auto'``: for a segmentor the stage that the auxiliary head reads.
+            ``'auto'``: for a segmentor the stage that the auxiliary head reads, for a classifier
+            an early stage (:func:`mmpfb.models.locations.early_stage`).
         mode: ``'reuse'``: the retained images go on with the features they were scored by.
         score_scale: Resolution at which images are scored; only 1.0 with ``'reuse'``.
         min_keep: Fewest images to retain; None: 2 where a batch normalisation behind a global

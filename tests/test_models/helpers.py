@@ -1,12 +1,11 @@
-"""Building small segmentors, their input, and their pruned counterparts."""
+"""Building small models, the input of segmentors, and their pruned counterparts."""
 
 import copy
 
 import torch
 from mmengine.config import ConfigDict
-from mmengine.registry import init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
-from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
@@ -15,11 +14,12 @@ from .architectures import NUM_CLASSES
 PRUNED_TYPES = {
     'EncoderDecoder': 'mmpfb.PFBEncoderDecoder',
     'CascadeEncoderDecoder': 'mmpfb.PFBCascadeEncoderDecoder',
+    'ImageClassifier': 'mmpfb.PFBImageClassifier',
 }
 
 
 def build(config):
-    init_default_scope('mmseg')
+    init_default_scope('mmpretrain' if config['type'].endswith('Classifier') else 'mmseg')
     torch.manual_seed(0)
     return MODELS.build(ConfigDict(copy.deepcopy(config)))
 

@@ -5,30 +5,16 @@ import io
 
 import pytest
 import torch
-from mmengine.config import ConfigDict
-from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement
-from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample, MultiTaskDataSample
 from torch import nn
 
 from mmpfb.errors import LocationError
 
 from .classifiers import CLASSIFIERS, LINEAR, NUM_CLASSES, RESNET_CIFAR, classifier
-from .helpers import freeze_batch_statistics, total
+from .helpers import build, freeze_batch_statistics, pruned, total
 
 SIDE = 64
-
-
-def build(config):
-    init_default_scope('mmpretrain')
-    torch.manual_seed(0)
-    return MODELS.build(ConfigDict(copy.deepcopy(config)))
-
-
-def pruned(config, **pruning):
-    pruning = {'selector': {'type': 'Uniform'}, 'ratio': 0.5, **pruning}
-    return {**config, 'type': 'mmpfb.PFBImageClassifier', 'pruning': pruning}
 
 
 def pair(config, **pruning):
