@@ -67,10 +67,14 @@ demo-arguments:
 	  { echo 'Expected RATIO to be in [0, 1), but got "$(RATIO)".' >&2; exit 2; }
 ifneq ($(strip $(DATA)),)
 ifeq ($(TASK),classification)
-	@for file in test/airplane cifar-10-batches-py/test_batch; do \
-	  test -e '$(DATA)'/$$file && exit 0; done; \
-	echo 'Expected DATA to hold train/<class>/ and test/<class>/ or cifar-10-batches-py, but found' \
-	  'neither in $(DATA).' >&2; exit 2
+	@for half in train/*/*:data_batch_1 test/*/*:test_batch; do \
+	  test -e '$(DATA)'/cifar-10-batches-py/$${half#*:} || \
+	  ls '$(DATA)'/$${half%:*} 2>/dev/null | grep -Eiq '\.(jpg|jpeg|png)$$' || { \
+	    echo "Expected DATA to hold images $${half%:*} or cifar-10-batches-py/$${half#*:}," \
+	      'but found neither in $(DATA).' >&2; \
+	    echo 'docs/datasets.md describes both layouts; without DATA the demo draws its own' \
+	      'images.' >&2; exit 2; }; \
+	done
 else
 	@for folder in images/train images/val annotations/train annotations/val; do \
 	  case "$$folder" in images/*) suffix=jpg;; *) suffix=png;; esac; \

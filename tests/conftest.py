@@ -1,6 +1,8 @@
 """Settings shared by all tests."""
 
+import pickle
 import sys
+from hashlib import md5
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +74,56 @@ def tiny_camvid(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(image).save(root / 'images' / split / f'{index}.jpg')
             Image.fromarray(labels).save(root / 'annotations' / split / f'{index}.png')
     return root
+
+
+@pytest.fixture(scope='session')
+def tiny_cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CIFAR-10 as class folders, with four training and two test images of each class.
+
+    They are PNG, so that pixels survive, and noise but for red, which tells class and number.
+    """
+    root = tmp_path_factory.mktemp('cifar10')
+    names = 'airplane automobile bird cat deer dog frog horse ship truck'.split()
+    generator = np.random.default_rng(0)
+    for split, count in (('train', 4), ('test', 2)):
+        for label, name in enumerate(names):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                image = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                image[..., 0] = 20 * label + index
+                Image.fromarray(image).save(folder / f'{index}.png')
+    return root
+
+
+@pytest.fixture
+def write_cifar_pickles(monkeypatch: pytest.MonkeyPatch):
+    """Write images and labels as the official files, and give the data set their checksums."""
+
+    def write(root: Path, dataset: type, train: tuple, test: tuple) -> None:
+        hundred = dataset.__name__.startswith('CIFAR100')
+        folder = root / ('cifar-100-python' if hundred else 'cifar-10-batches-py')
+        folder.mkdir(parents=True)
+        train_files = ['train'] if hundred else [f'data_batch_{number}' for number in range(1, 6)]
+        test_files = ['test'] if hundred else ['test_batch']
+        for split, files, (images, labels) in (
+            ('train', train_files, train),
+            ('test', test_files, test),
+        ):
+            # A row of an official file is the red plane, then green, then blue.
+            rows = np.asarray(images, np.uint8).transpose(0, 3, 1, 2).reshape(len(labels), 3072)
+            checksums = []
+            parts = np.array_split(range(len(labels)), len(files))
+            for name, part in zip(files, parts, strict=True):
+                own_labels = [int(labels[index]) for index in part]
+                content = {'data': rows[part]}
+                if hundred:
+                    coarse_labels = [label // 5 for label in own_labels]
+                    content |= {'fine_labels': own_labels, 'coarse_labels': coarse_labels}
+                else:
+                    content['labels'] = own_labels
+                (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+                checksums.append([name, md5((folder / name).read_bytes()).hexdigest()])
+            monkeypatch.setattr(dataset, f'{split}_list', checksums)
+
+    return write

@@ -25,7 +25,9 @@ def build_parser() -> argparse.ArgumentParser:
         help='folder of logs and scores (default: work_dirs/ and the name of the config)',
     )
     parser.add_argument('--out', help='folder for the predicted label images (segmentation)')
-    parser.add_argument('--show-dir', help='folder for images with the prediction painted over')
+    parser.add_argument(
+        '--show-dir', help='folder for images with the prediction painted over (segmentation)'
+    )
     parser.add_argument(
         '--tta',
         action='store_true',
@@ -85,10 +87,11 @@ def main() -> None:
             use_test_time_augmentation(config)
         except ValueError as error:
             parser.error(str(error))
+    pictures = args.out is not None or args.show_dir is not None
+    if pictures and config.get('default_scope') == 'mmpretrain':
+        parser.error('Expected the config of a segmentor with --out or --show-dir, but got a '
+                     'classifier, whose images `default_hooks.visualization` draws.')
     if args.out is not None:
-        if config.get('default_scope') == 'mmpretrain':
-            parser.error('Expected the config of a segmentor with --out, but got a classifier; '
-                         'use --show-dir.')
         evaluators = config.test_evaluator
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
             evaluator.output_dir = args.out
@@ -97,11 +100,8 @@ def main() -> None:
         if hook is None:
             parser.error('Expected the config to define `default_hooks.visualization` for '
                          '--show-dir, but it does not.')
-        if config.get('default_scope') == 'mmpretrain':
-            hook.update(enable=True, out_dir=args.show_dir)
-        else:
-            hook.draw = True
-            config.visualizer.save_dir = args.show_dir
+        hook.draw = True
+        config.visualizer.save_dir = args.show_dir
 
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     runner.test()

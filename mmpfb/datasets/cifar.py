@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import mmcv
+import numpy as np
 from mmengine.logging import print_log
 from mmpretrain.datasets import CIFAR10, CIFAR100
 
@@ -10,26 +11,30 @@ from mmpfb.core.checks import check_positive_int
 from mmpfb.registry import DATASETS
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
+IMAGE_SHAPE = (32, 32, 3)
 
 
 class ClassFolders:
     """Adds class folders and a balanced subset to the CIFAR data sets of MMPretrain.
 
     Args:
+        *args: Passed on to the stock data set.
         images_per_class: Use the first so many images of every class; None uses all.
         **kwargs: Passed on to the stock data set: ``data_root``, ``split``, ``pipeline``, ...
 
     Raises:
-        FileNotFoundError: If there are class folders, but not one for every class, or an empty one.
-            With ``lazy_init=True`` this is raised by ``full_init()``.
-        ValueError: If ``images_per_class`` is not positive, or more than a class has.
+        FileNotFoundError: If there are class folders, but not one for every class, an empty one, or
+            only those of the other split. With ``lazy_init=True`` this is raised by
+            ``full_init()``.
+        ValueError: If ``images_per_class`` is not positive or more than a class has, or a file is
+            no image of 32x32 pixels.
     """
 
-    def __init__(self, images_per_class: int | None = None, **kwargs) -> None:
+    def __init__(self, *args, images_per_class: int | None = None, **kwargs) -> None:
         if images_per_class is not None:
             check_positive_int('images_per_class', images_per_class)
         self._images_per_class = images_per_class
-        super().__init__(**kwargs)
+        super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Return one dict per image with ``img`` as RGB ``(32, 32, 3)`` and ``gt_label``.
@@ -37,7 +42,14 @@ class ClassFolders:
         Images of class folders also have their ``img_path``. They are decoded here, once: files of
         one kilobyte cost more to open than to augment.
         """
-        folder = Path(self.data_prefix['root'], self.split)
+        root = Path(self.data_prefix['root'])
+        folder = root / self.split
+        others = [name for name in ('train', 'test') if (root / name).is_dir()]
+        if others and not folder.is_dir() and not (root / self.base_folder).is_dir():
+            # The stock data set would begin to download.
+            raise FileNotFoundError(
+                f'Expected the folder {str(folder)!r} beside {others[0]!r}, but there is none.'
+            )
         data_list = self._read_folders(folder) if folder.is_dir() else super().load_data_list()
         if self._images_per_class is None:
             return data_list
@@ -46,7 +58,11 @@ class ClassFolders:
     def _read_folders(self, folder: Path) -> list[dict]:
         data_list: list[dict] = []
         for label, name in enumerate(self.CLASSES):
-            paths = [path for path in folder.glob(f'{name}/*') if path.suffix in IMAGE_SUFFIXES]
+            paths = [
+                path
+                for path in folder.glob(f'{name}/*')
+                if path.suffix.lower() in IMAGE_SUFFIXES
+            ]
             if not paths:
                 raise FileNotFoundError(
                     f'Expected images ({", ".join(IMAGE_SUFFIXES)}) in {str(folder / name)!r}, one '
@@ -55,7 +71,7 @@ class ClassFolders:
                 )
             data_list += [
                 {
-                    'img': mmcv.imread(str(path), channel_order='rgb'),
+                    'img': _read_image(path),
                     'img_path': str(path),
                     'gt_label': label,
                 }
@@ -76,6 +92,18 @@ class ClassFolders:
                 f'the smallest class, but got {self._images_per_class}.'
             )
         return taken
+
+
+def _read_image(path: Path) -> np.ndarray:
+    try:
+        image = mmcv.imread(str(path), channel_order='rgb')
+    except Exception as error:  # noqa: BLE001 - each decoder has its own
+        raise ValueError(f'Expected {str(path)!r} to be an image, but cannot read it.') from error
+    if image.shape != IMAGE_SHAPE:
+        raise ValueError(
+            f'Expected {str(path)!r} to be an image of shape {IMAGE_SHAPE}, but got {image.shape}.'
+        )
+    return image
 
 
 @DATASETS.register_module()

@@ -19,7 +19,7 @@ def synthetic_batch(config: Config, batch_size: int, seed: int = 0) -> dict[str,
         the host gives them.
 
     Raises:
-        ValueError: If the config does not tell the size of its images.
+        ValueError: If the config does not tell the size of its images or their classes.
     """
     height, width = image_size(config)
     generator = torch.Generator().manual_seed(seed)
@@ -35,15 +35,20 @@ def synthetic_batch(config: Config, batch_size: int, seed: int = 0) -> dict[str,
 def image_size(config: Config) -> tuple[int, int]:
     """Return height and width of the images that a config trains on.
 
-    It is the size of the data preprocessor (MMSegmentation) or that of the last crop or resize in
-    the training pipeline (MMPretrain).
+    It is the size of the data preprocessor (MMSegmentation) or what the crops and resizes of the
+    training pipeline make (MMPretrain).
 
     Raises:
-        ValueError: If there is neither.
+        ValueError: If neither tells it.
     """
-    size = config.model.get('data_preprocessor', {}).get('size')
-    for transform in config.train_dataloader.dataset.get('pipeline', []) if size is None else []:
-        size = transform.get('crop_size', transform.get('scale', size))
+    preprocessor = config.model.get('data_preprocessor') or {}
+    size = preprocessor.get('size')
+    dataset = config.train_dataloader.dataset
+    while 'dataset' in dataset:
+        # A wrapper such as RepeatDataset.
+        dataset = dataset.dataset
+    for transform in dataset.get('pipeline', []) if size is None else []:
+        size = _size_after(transform, size)
     if size is None:
         raise ValueError(
             'Expected the config to tell the size of its images in `data_preprocessor.size` or in '
@@ -51,6 +56,20 @@ def image_size(config: Config) -> tuple[int, int]:
         )
     height, width = (size, size) if isinstance(size, int) else size
     return height, width
+
+
+def _size_after(transform: dict[str, Any], size: Any) -> Any:
+    kind = transform['type']
+    if 'crop_size' in transform:
+        return transform['crop_size']
+    if kind == 'RandomResizedCrop':
+        return transform['scale']
+    if kind == 'Resize' and not transform.get('keep_ratio', False):
+        # The one that takes width before height.
+        scale = transform['scale']
+        return scale if isinstance(scale, int) else tuple(scale)[::-1]
+    # After a resize that keeps the ratio the size depends on the image.
+    return None if kind in ('Resize', 'ResizeEdge') else size
 
 
 def _segmentation_samples(
@@ -73,6 +92,11 @@ def _class_samples(
 ) -> list[Any]:
     from mmpretrain.structures import DataSample
 
-    num_classes = config.model.head.num_classes
+    num_classes = config.model.head.get('num_classes')
+    if num_classes is None:
+        raise ValueError(
+            'Expected the config to tell the number of classes in `model.head.num_classes`, but it '
+            'does not; only heads with one label per image are supported here.'
+        )
     labels = torch.randint(0, num_classes, (batch_size,), generator=generator)
     return [DataSample(metainfo={'img_shape': shape}).set_gt_label(label) for label in labels]

@@ -1,4 +1,4 @@
-"""The command line tools, and MMSegmentation's own, on a tiny data set."""
+"""The command line tools, and those of the frameworks, on a tiny data set."""
 
 import importlib.util
 import json
@@ -21,8 +21,14 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools'
 MMSEG_MIM = Path(mmseg.__file__).parent / '.mim'
 CONFIG = ROOT / 'configs/camvid/deeplabv3_r18-d8-w32_1xb8-pfb0.5-1k_camvid-160x160.py'
+CLASSIFIER = ROOT / 'configs/cifar10/resnet18-w16_1xb64-pfb0.5-300_cifar10.py'
+CLASSIFIER_BY_EPOCH = ROOT / 'configs/cifar10/resnet18-w16_1xb128-pfb0.5-20e_cifar10-10k.py'
 needs_mmseg_tools = pytest.mark.skipif(
     not (MMSEG_MIM / 'tools/train.py').is_file(), reason='MMSegmentation has no tools installed'
+)
+MMPRETRAIN_MIM = Path(importlib.util.find_spec('mmpretrain').origin).parent / '.mim'
+needs_mmpretrain_tools = pytest.mark.skipif(
+    not (MMPRETRAIN_MIM / 'tools/train.py').is_file(), reason='MMPretrain has no tools installed'
 )
 
 
@@ -55,9 +61,29 @@ def shrink(data_root: Path, max_iters: int) -> list[str]:
     return options
 
 
+def shrink_classifier(data_root: Path) -> list[str]:
+    """Options that make a CIFAR-10 config train on the tiny data in a moment."""
+    options = [
+        'model.backbone.stem_channels=8',
+        'model.backbone.base_channels=8',
+        'model.head.in_channels=64',
+        'train_dataloader.batch_size=8',
+        'train_dataloader.dataset.images_per_class=None',
+        'default_hooks.logger.interval=1',
+    ]
+    for split in ('train', 'val', 'test'):
+        options += [
+            f'{split}_dataloader.dataset.type=mmpfb.CIFAR10Dataset',
+            f'{split}_dataloader.dataset.data_root={data_root}',
+            f'{split}_dataloader.num_workers=0',
+            f'{split}_dataloader.persistent_workers=False',
+        ]
+    return options
+
+
 def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
     environment = os.environ | {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1'}
-    # MMSegmentation's tools know nothing of this clone; ours find it by themselves.
+    # Tools of the frameworks know nothing of this clone; ours find it by themselves.
     if Path(str(arguments[0])).parent != TOOLS:
         environment['PYTHONPATH'] = str(ROOT)
     done = subprocess.run(
@@ -70,6 +96,14 @@ def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done
+
+
+def call(script: str, *arguments: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run one of our tools in this process."""
+    monkeypatch.setattr(sys, 'argv', [script, *map(str, arguments)])
+    monkeypatch.setattr(sys, 'path', sys.path.copy())
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    runpy.run_path(str(TOOLS / script), run_name='__main__')
 
 
 def read_scalars(work_dir: Path) -> list[dict]:
@@ -178,11 +212,116 @@ def test_mmseg_train_prunes_any_mmseg_config_by_options_alone(tiny_camvid: Path,
     assert 'pruned' in (done.stdout + done.stderr).lower()
 
 
-def call(script: str, *arguments: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, 'argv', [script, *map(str, arguments)])
-    monkeypatch.setattr(sys, 'path', sys.path.copy())
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    runpy.run_path(str(TOOLS / script), run_name='__main__')
+# ---- Classifiers -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def trained_classifier(tiny_cifar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Work dir of a run of two iterations, the second of them pruned."""
+    work_dir = tmp_path_factory.mktemp('trained_classifier')
+    run(TOOLS / 'train.py', CLASSIFIER, '--work-dir', work_dir, '--cfg-options',
+        *shrink_classifier(tiny_cifar), 'model.pruning.selector.num_centroids=8',
+        'default_hooks.pruning.begin=0.5', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
+        'default_hooks.checkpoint.interval=2', cwd=work_dir)
+    return work_dir
+
+
+def read_summary(work_dir: Path) -> dict:
+    return json.loads((work_dir / 'pruning_summary.json').read_text())
+
+
+def test_train_takes_a_classifier(trained_classifier: Path, tiny_cifar: Path):
+    assert (trained_classifier / 'iter_2.pth').is_file()
+    scalars = read_scalars(trained_classifier)
+    losses = [entry for entry in scalars if 'loss' in entry]
+    assert [entry['step'] for entry in losses] == [1, 2]
+    assert all(np.isfinite(entry['loss']) for entry in losses)
+    assert [entry['accuracy/top1'] for entry in scalars if 'accuracy/top1' in entry]
+    summary = read_summary(trained_classifier)
+    assert (summary['images_seen'], summary['images_kept']) == (16, 12)
+    record = json.loads((trained_classifier / 'retention.json').read_text())
+    assert {Path(name).parents[1] for name in record} == {tiny_cifar / 'train'}
+    assert [sum(entry[key] for entry in record.values()) for key in ('seen', 'kept')] == [8, 4]
+
+
+def test_test_scores_a_classifier(
+    trained_classifier: Path, tiny_cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    call('test.py', CLASSIFIER, trained_classifier / 'iter_2.pth',
+         '--work-dir', tmp_path / 'work',
+         '--cfg-options', *shrink_classifier(tiny_cifar), monkeypatch=monkeypatch)
+
+    (scores,) = (tmp_path / 'work').glob('*/*.json')
+    trained_scores = [entry for entry in read_scalars(trained_classifier)
+                      if 'accuracy/top1' in entry]
+    assert json.loads(scores.read_text())['accuracy/top1'] == trained_scores[-1]['accuracy/top1']
+
+
+def test_checkpoint_of_a_classifier_loads_into_the_stock_model(trained_classifier: Path):
+    config = Config.fromfile(trained_classifier / CLASSIFIER.name)
+    config.model.type = 'ImageClassifier'
+    config.model.pop('pruning')
+    model = MODELS.build({**config.model, '_scope_': 'mmpretrain'})
+    checkpoint = torch.load(
+        trained_classifier / 'iter_2.pth', map_location='cpu', weights_only=False
+    )
+    model.load_state_dict(checkpoint['state_dict'], strict=True)
+
+
+def check_epochs(work_dir: Path, epochs: int) -> None:
+    """Check that a run on 40 images in batches of 8 trained, and pruned, and was scored."""
+    assert (work_dir / f'epoch_{epochs}.pth').is_file()
+    scalars = read_scalars(work_dir)
+    losses = [entry['loss'] for entry in scalars if 'loss' in entry]
+    assert len(losses) == 5 * epochs and np.isfinite(losses).all()
+    assert any('accuracy/top1' in entry for entry in scalars)
+    summary = read_summary(work_dir)
+    assert (summary['selector'], summary['location']) == ('PFB', 'backbone.layer1')
+    assert summary['iterations'] == 5 * epochs
+    assert summary['images_seen'] == 40 * epochs
+    # Half of every batch of eight.
+    pruned = summary['iterations_pruned']
+    assert pruned >= 2
+    assert summary['images_seen'] - summary['images_kept'] == 4 * pruned
+    assert summary['ratio_while_pruning'] == pytest.approx(0.5)
+
+
+@pytest.mark.slow
+@needs_mmpretrain_tools
+def test_mmpretrain_train_takes_our_config(tiny_cifar: Path, tmp_path: Path):
+    run(MMPRETRAIN_MIM / 'tools/train.py', CLASSIFIER_BY_EPOCH, '--work-dir', tmp_path,
+        '--cfg-options', *shrink_classifier(tiny_cifar), 'model.pruning.selector.num_centroids=16',
+        'param_scheduler.total_steps=2', 'train_cfg.max_epochs=2', 'train_cfg.val_interval=2',
+        'default_hooks.checkpoint.interval=2', cwd=tmp_path)
+
+    check_epochs(tmp_path, epochs=2)
+    # OneCycle by epoch goes down again by the last iteration of the last epoch.
+    rates = [entry['lr'] for entry in read_scalars(tmp_path) if 'loss' in entry]
+    assert max(rates) == pytest.approx(0.1, rel=0.1)
+    assert rates[-1] < 0.1 * max(rates)
+
+
+@pytest.mark.slow
+@needs_mmpretrain_tools
+def test_mmpretrain_train_prunes_any_mmpretrain_config_by_options_alone(
+    tiny_cifar: Path, tmp_path: Path
+):
+    config = MMPRETRAIN_MIM / 'configs/resnet/resnet18_8xb16_cifar10.py'
+    assert Config.fromfile(config).model.type == 'ImageClassifier'
+    pruning = [
+        'model.type=mmpfb.PFBImageClassifier',
+        'model.pruning.ratio=0.5',
+        'default_hooks.pruning.type=mmpfb.PruningScheduleHook',
+    ]
+    run(MMPRETRAIN_MIM / 'tools/train.py', config, '--work-dir', tmp_path,
+        '--cfg-options', *pruning, *shrink_classifier(tiny_cifar),
+        'train_cfg.max_epochs=3', 'train_cfg.val_interval=3', cwd=tmp_path)
+
+    check_epochs(tmp_path, epochs=3)
+
+
+# ---- Arguments -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -196,6 +335,10 @@ def call(script: str, *arguments: object, monkeypatch: pytest.MonkeyPatch) -> No
          "OptimWrapper or AmpOptimWrapper with --amp, but got 'Other'"),
         ('test.py', [CONFIG, CONFIG, '--show-dir', 'x', '--cfg-options',
                      'default_hooks.visualization=None'], 'for --show-dir, but it does not'),
+        ('test.py', [CLASSIFIER, CONFIG, '--out', 'x'], 'config of a segmentor with --out'),
+        ('test.py', [CLASSIFIER, CONFIG, '--show-dir', 'x'],
+         'classifier, whose images `default_hooks.visualization` draws'),
+        ('test.py', [CLASSIFIER, CONFIG, '--tta'], 'define `tta_model` for --tta'),
     ],
 )
 def test_wrong_arguments_are_named(script, arguments, message, monkeypatch, capsys):

@@ -53,15 +53,21 @@ def image_loader(work_dir: Path, names: list[str]) -> Callable[[str], Any]:
     missing = [name for name in names if not Path(name).is_file()]
     if not missing:
         return lambda name: Image.open(name).convert('RGB')
-    configs = sorted(work_dir.glob('*.py'))
-    if not all(name.isdigit() for name in missing) or len(configs) != 1:
+    configs = sorted(work_dir.glob('*.py'), key=lambda path: path.stat().st_mtime)
+    if not all(name.isdigit() for name in missing) or not configs:
         raise FileNotFoundError(
             f'Expected {RECORD_FILE} to name image files, but {missing[0]!r} is none. Paths are '
-            'relative to the folder that the run was started in; numbers need the one config that '
-            f'a run leaves in its work dir, of which there are {len(configs)}.'
+            'relative to the folder that the run was started in; numbers need the config that a '
+            f'run leaves in its work dir, of which there are {len(configs)}.'
         )
-    config = Config.fromfile(configs[0])
-    init_default_scope(config.default_scope)
+    # The record is that of the last run in this folder.
+    config = Config.fromfile(configs[-1])
+    if 'dataset' in config.train_dataloader.dataset:
+        raise FileNotFoundError(
+            f'Expected the images of {configs[-1].name} to have files, but they are recorded by '
+            f'number and {config.train_dataloader.dataset.type} numbers them anew.'
+        )
+    init_default_scope(config.get('default_scope'))
     dataset = DATASETS.build(config.train_dataloader.dataset)
     return lambda name: dataset.get_data_info(int(name))['img']
 
