@@ -13,7 +13,7 @@ TASK ?= segmentation
 DATA ?=
 RATIO ?= 0.5
 ITERS ?= 300
-DEMO_DIR := work_dirs/demo
+DEMO_DIR := work_dirs/demo$(if $(filter classification,$(TASK)),_classification)
 DRAWN_segmentation := configs/street_scenes/deeplabv3_r18-d8-w32_1xb8-pfb0.5-300_street-scenes-160x160.py
 DRAWN_classification := configs/street_scenes/resnet18-w16_1xb32-pfb0.5-300_street-conditions.py
 REAL_segmentation := configs/camvid/deeplabv3_r18-d8-w32_1xb8-pfb0.5-300_camvid-160x160.py
@@ -24,7 +24,7 @@ DEMO_DATA :=
 DEMO_GROUPS := --groups data/street_scenes/conditions.json
 else
 DEMO_CONFIG := $(REAL_$(TASK))
-DEMO_GROUPS :=
+DEMO_GROUPS := $(if $(wildcard $(DATA)/train/airplane),--by-folder)
 DEMO_DATA := $(foreach split,train val test,$(split)_dataloader.dataset.data_root='$(DATA)')
 endif
 

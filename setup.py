@@ -114,7 +114,12 @@ setup(
             'ftfy',
             'regex',
         ],
-        'onedl-mmpretrain': ['onedl-mmpretrain>=1.3.6'],
+        'onedl-mmpretrain': [
+            'onedl-mmengine>=0.10.12',
+            'onedl-mmcv>=2.3.6',
+            'onedl-mmpretrain>=1.3.6',
+            'torchvision',
+        ],
         'openmmlab': [
             'mmengine>=0.10.7,<1.0.0',
             'mmcv>=2.0.0rc4,<2.2.0',
@@ -122,6 +127,13 @@ setup(
             'ftfy',
             'regex',
             # MMEngine 0.10 imports pkg_resources, which setuptools 82 removed.
+            'setuptools<82',
+        ],
+        'openmmlab-mmpretrain': [
+            'mmengine>=0.10.7,<1.0.0',
+            'mmcv>=2.0.0rc4,<2.2.0',
+            'mmpretrain>=1.2.0',
+            'torchvision',
             'setuptools<82',
         ],
         'dev': [

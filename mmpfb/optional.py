@@ -9,6 +9,11 @@ from typing import Any
 
 from mmpfb.errors import MissingExtraError
 
+EXTRAS = {
+    'mmsegmentation': "'onedl' or 'openmmlab'",
+    'mmpretrain': "'onedl-mmpretrain' or 'openmmlab-mmpretrain'",
+}
+
 
 def import_optional(
     registry: Any, module: str, names: Iterable[str], package: str
@@ -19,7 +24,7 @@ def import_optional(
         registry: Registry of MMEngine that the classes register in.
         module: Module to import.
         names: Classes that it defines.
-        package: Distribution that the module needs, for the message.
+        package: Distribution that the module needs, a key of :data:`EXTRAS`.
 
     Returns:
         The classes by name; empty if the import failed. Then building one of them raises a
@@ -38,8 +43,7 @@ def _refusal(name: str, package: str, error: Exception) -> Any:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise MissingExtraError(
             f'mmpfb.{name} needs the package {package}, whose import fails '
-            f"({type(error).__name__}: {error}); install mmpfb with the extra 'onedl' or "
-            "'openmmlab'."
+            f'({type(error).__name__}: {error}); install mmpfb with the extra {EXTRAS[package]}.'
         ) from error
 
     return refuse

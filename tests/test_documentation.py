@@ -48,7 +48,9 @@ def test_python_snippets_run(snippet, tmp_path):
     child.write_text(snippet)
     config = Config.fromfile(child)
     built = build(config.model)
-    assert built.pruning_location == ('backbone.layer2' if classifies else 'backbone.layer3')
+    named = re.search(r"location='([\w.]+)'", snippet)
+    default = 'backbone.layer1' if classifies else 'backbone.layer3'
+    assert built.pruning_location == (named.group(1) if named else default)
     from mmpfb.registry import HOOKS
 
     HOOKS.build(config.default_hooks.pruning)

@@ -1,6 +1,7 @@
 """Which images a selector keeps and which it prunes, from the counts of a run."""
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from statistics import median
@@ -55,9 +56,14 @@ def extremes(
         raise ValueError('Expected a record of at least one image, but it holds none.')
     enough = median(rate.seen for rate in rates)
     rates = [rate for rate in rates if rate.seen >= enough]
-    # Among equal shares the one seen more often is surer; the name makes the order repeatable.
-    most_kept = sorted(rates, key=lambda rate: (-rate.share, -rate.seen, rate.name))
-    most_pruned = sorted(rates, key=lambda rate: (rate.share, -rate.seen, rate.name))
+
+    def tie_break(rate: RetentionRate) -> tuple[int, int]:
+        # Among equal shares the one seen more often is surer. By name alone the first class folder
+        # would fill the list after a short run; a checksum mixes the names and is repeatable.
+        return -rate.seen, zlib.crc32(rate.name.encode())
+
+    most_kept = sorted(rates, key=lambda rate: (-rate.share, *tie_break(rate)))
+    most_pruned = sorted(rates, key=lambda rate: (rate.share, *tie_break(rate)))
     count = max(1, min(count, len(rates) // 2))
     return most_kept[:count], most_pruned[:count]
 
@@ -74,13 +80,32 @@ def by_group(
     Raises:
         ValueError: If an image belongs to no group.
     """
-    seen: dict[str, int] = {}
-    kept: dict[str, int] = {}
-    for path, entry in record.items():
+
+    def group_of(path: str) -> str:
         name = PurePath(path).name
         if name not in groups:
             raise ValueError(f'Expected a group for every image, but {name!r} has none.')
-        group = groups[name]
+        return groups[name]
+
+    return _sum_up(record, group_of)
+
+
+def by_folder(record: Mapping[str, Mapping[str, int]]) -> list[RetentionRate]:
+    """Return how often the images of each folder were retained, highest share first.
+
+    Args:
+        record: ``{'seen': int, 'kept': int}`` of each image; classes are often folders.
+    """
+    return _sum_up(record, lambda path: PurePath(path).parent.name)
+
+
+def _sum_up(
+    record: Mapping[str, Mapping[str, int]], group_of: Callable[[str], str]
+) -> list[RetentionRate]:
+    seen: dict[str, int] = {}
+    kept: dict[str, int] = {}
+    for path, entry in record.items():
+        group = group_of(path)
         seen[group] = seen.get(group, 0) + entry['seen']
         kept[group] = kept.get(group, 0) + entry['kept']
     rates = [RetentionRate(group, seen[group], kept[group]) for group in seen if seen[group] > 0]

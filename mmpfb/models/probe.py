@@ -22,9 +22,9 @@ Extract = Callable[[Tensor], Any]
 
 BATCH_SIZE = 4
 RETAINED = (0, 2, 3)
-# Sides of the square probe images: the smallest is fastest, larger ones are for backbones with a
-# fixed input size or a large stride.
-IMAGE_SIZES = (64, 128, 224, 256, 384, 512)
+# Sides of the square probe images: the first is fast, larger ones are for backbones with a large
+# stride, and the others for those that take one size alone.
+IMAGE_SIZES = (64, 128, 224, 256, 384, 512, 32, 96, 192, 240, 288, 320, 336, 448)
 LARGEST_RELATIVE_ERROR = 1e-4
 
 

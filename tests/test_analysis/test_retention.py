@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmpfb.analysis.retention import by_group, extremes
+from mmpfb.analysis.retention import by_folder, by_group, extremes
 
 
 def record(**counts):
@@ -26,9 +26,26 @@ def test_no_image_is_in_both_groups():
     assert {rate.name for rate in kept}.isdisjoint(rate.name for rate in pruned)
 
 
-def test_equal_shares_are_ordered_by_certainty_and_name():
+def test_equal_shares_are_ordered_by_certainty():
     kept, _ = extremes(record(b=(5, 5), a=(5, 5), c=(9, 9), d=(5, 0)), count=2)
-    assert [rate.name for rate in kept] == ['c', 'a']
+    assert kept[0].name == 'c'
+    assert kept[1].name in ('a', 'b')
+
+
+def test_equal_shares_come_from_all_folders_in_a_repeatable_order():
+    counts = {f'{folder}/{index:04d}.jpg': {'seen': 2, 'kept': 2}
+              for folder in ('airplane', 'cat', 'truck') for index in range(50)}
+    kept, pruned = extremes(counts, count=12)
+    assert {rate.name.split('/')[0] for rate in kept} == {'airplane', 'cat', 'truck'}
+    assert extremes(dict(reversed(counts.items())), count=12) == (kept, pruned)
+
+
+def test_folders_are_groups():
+    counts = {'train/cat/0.jpg': (4, 4), 'train/cat/1.jpg': (4, 2), 'train/dog/0.jpg': (10, 1)}
+    rates = by_folder(
+        {name: {'seen': seen, 'kept': kept} for name, (seen, kept) in counts.items()}
+    )
+    assert [(rate.name, rate.seen, rate.kept) for rate in rates] == [('cat', 8, 6), ('dog', 10, 1)]
 
 
 def test_empty_record_and_wrong_count_are_refused():

@@ -257,6 +257,13 @@ def test_a_backbone_without_known_stages_says_where_it_can_be_cut():
     assert_equal_steps(model, stock, *batch())
 
 
+def test_a_network_for_small_images_alone_is_probed_at_its_size():
+    mixer = {'type': 'MlpMixer', 'img_size': 32, 'patch_size': 8, 'arch': {
+        'embed_dims': 16, 'num_layers': 4, 'tokens_mlp_dims': 8, 'channels_mlp_dims': 16}}
+    model = build(pruned(classifier(mixer, 16, neck={'type': 'GlobalAveragePooling', 'dim': 1})))
+    assert model.pruning_location == 'backbone.layers.0'
+
+
 def test_a_neck_that_does_not_fit_is_named_with_its_error():
     config = classifier(CLASSIFIERS['vit'][0]['backbone'], 24)
     with pytest.raises(LocationError, match='VisionTransformer could not be computed.*dimension'):

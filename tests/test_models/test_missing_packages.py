@@ -39,6 +39,7 @@ def test_classifiers_without_mmpretrain_name_what_is_missing():
     result = run_without('mmpretrain', "MODELS.build(dict(type='mmpfb.PFBImageClassifier'))")
     assert 'mmpfb.PFBImageClassifier needs the package mmpretrain' in result.stderr
     assert 'ModuleNotFoundError: mmpretrain' in result.stderr
+    assert "'onedl-mmpretrain' or 'openmmlab-mmpretrain'" in result.stderr
 
 
 def test_classifiers_do_not_need_mmsegmentation():

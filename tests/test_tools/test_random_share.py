@@ -61,6 +61,12 @@ def test_a_run_without_a_random_share_is_refused(tmp_path):
     assert 'to hold logs with pruning/random_share, but found none' in result.stderr
 
 
+def test_picture_lies_in_the_first_work_dir_by_default(work_dir):
+    result = run(work_dir)
+    assert result.returncode == 0, result.stderr
+    assert (work_dir / 'random_share.png').is_file()
+
+
 def test_labels_must_match_the_runs(work_dir):
     result = run(work_dir, '--labels', 'one', 'two')
     assert result.returncode == 2

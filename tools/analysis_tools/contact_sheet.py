@@ -21,7 +21,7 @@ if importlib.util.find_spec('mmpfb') is None:
     # A clone that was not installed: the package lies beside this folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmpfb.analysis.retention import RetentionRate, by_group, extremes  # noqa: E402
+from mmpfb.analysis.retention import RetentionRate, by_folder, by_group, extremes  # noqa: E402
 
 RECORD_FILE = 'retention.json'
 
@@ -37,6 +37,11 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         help='JSON file that maps file names to groups, whose shares are printed '
         '(conditions.json of the street scenes)',
+    )
+    parser.add_argument(
+        '--by-folder',
+        action='store_true',
+        help='print the shares of the folders that the images lie in, such as classes',
     )
     return parser
 
@@ -111,9 +116,11 @@ def main() -> None:
     record = json.loads(record_file.read_text())
     try:
         kept, pruned = extremes(record, args.count)
+        rates = by_folder(record) if args.by_folder else []
         if args.groups is not None:
-            for rate in by_group(record, json.loads(args.groups.read_text())):
-                print(f'{rate.name:>12}: kept {rate.share:4.0%} of {rate.seen}')
+            rates += by_group(record, json.loads(args.groups.read_text()))
+        for rate in rates:
+            print(f'{rate.name:>12}: kept {rate.share:4.0%} of {rate.seen}')
     except ValueError as error:
         parser.error(f'{record_file}: {error}')
     try:

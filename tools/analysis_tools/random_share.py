@@ -23,7 +23,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--labels', nargs='+', help='one name per work dir for the legend (default: the folder)'
     )
-    parser.add_argument('--out', type=Path, default=Path('random_share.png'), help='picture')
+    parser.add_argument(
+        '--out', type=Path, help='picture (default: random_share.png in the first work dir)'
+    )
     return parser
 
 
@@ -71,8 +73,9 @@ def main() -> None:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(args.out, dpi=110)
-    print(f'random share over training: {args.out}')
+    out = args.out or args.work_dirs[0] / 'random_share.png'
+    figure.savefig(out, dpi=110)
+    print(f'random share over training: {out}')
 
 
 if __name__ == '__main__':
