@@ -12,6 +12,7 @@ from mmpfb.analysis.timing import Stopwatch
 from mmpfb.core.budget import RetainedBudget, exact_ratio
 from mmpfb.core.checks import check_positive_int, check_ratio
 from mmpfb.core.estimator import usable_rows
+from mmpfb.core.host_copy import HostCopy
 from mmpfb.core.pooling import pool_features, stage_tensors
 from mmpfb.core.randomness import generator_for
 from mmpfb.errors import EstimatorStateError, NoEffectWarning
@@ -49,7 +50,6 @@ class BatchPruner:
         iteration: Number of batches seen.
         images_seen: Number of images seen in training.
         images_kept: Number of images that passed the cut.
-        last_kept: Indices retained in the last batch; None if the whole batch was.
     """
 
     def __init__(
@@ -73,25 +73,33 @@ class BatchPruner:
         self.images_kept = 0
         self.images_seen_while_pruning = 0
         self.images_kept_while_pruning = 0
-        self.last_kept: list[int] | None = None
         self.scoring_time = Stopwatch()
         self._budget = RetainedBudget()
         self._random_share = Mean()
         self._random_share_of_run = Mean()
         self._non_finite: Tensor | int = 0
         self._effect_checked = False
+        self._last_kept: HostCopy | None = None
+
+    @property
+    def last_kept(self) -> list[int] | None:
+        """Indices retained in the last batch, None if the whole batch was; waits for the device."""
+        return None if self._last_kept is None else self._last_kept.tolist()
 
     def count_unscored(self, batch_size: int) -> None:
         """Count a batch that is trained whole and not looked at."""
         self._count(batch_size, batch_size, pruned=False)
-        self.last_kept = None
+        self._last_kept = None
 
     @torch.no_grad()
     def choose(self, output: Any, batch_size: int) -> Tensor | None:
         """Return the indices of the images to retain, or None for the whole batch.
 
+        The host does not wait for the choice; see :attr:`last_kept`.
+
         Args:
-            output: Output of the stage at which the batch is cut.
+            output: Output of the stage by which images are scored; any tensor on the device if the
+                selector needs no features.
             batch_size: Number of images in the batch ``B``.
 
         Returns:
@@ -100,7 +108,7 @@ class BatchPruner:
         device = stage_tensors(output)[0].device
         with self.scoring_time.measure(device), torch.autocast(device.type, enabled=False):
             keep = self._choose(output, batch_size, device)
-        self.last_kept = None if keep is None else keep.tolist()
+        self._last_kept = None if keep is None else HostCopy(keep)
         return keep
 
     def warn_without_effect(self, batch_size: int) -> str | None:

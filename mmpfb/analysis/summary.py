@@ -49,6 +49,7 @@ class PruningSummary:
     Attributes:
         selector: Name of the selector.
         location: Where the batch was cut.
+        mode: How images were scored, in words.
         ratio: Prune ratio that was asked for.
         images_seen: Images that entered the model in training.
         images_kept: Images that passed the cut.
@@ -70,6 +71,7 @@ class PruningSummary:
 
     selector: str
     location: str
+    mode: str
     ratio: float
     images_seen: int
     images_kept: int
@@ -131,7 +133,7 @@ class PruningSummary:
         if self.peak_memory_bytes is not None:
             rows.append(('peak GPU memory', f'{self.peak_memory_bytes / 2**30:.2f} GiB'))
         width = max(len(name) for name, _ in rows)
-        title = f'Pruning summary: {self.selector} at {self.location}'
+        title = f'Pruning summary: {self.selector} at {self.location}, {self.mode}'
         return '\n'.join([title, *(f'  {name:<{width}}  {value}' for name, value in rows)])
 
 

@@ -21,6 +21,18 @@ def check_ratio(name: str, value: Any) -> float:
     return float(value)
 
 
+def check_share(name: str, value: Any) -> float:
+    """Return ``value`` as a float if it is in (0, 1].
+
+    Raises:
+        ValueError: If ``value`` is not a finite number in (0, 1].
+    """
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not 0 < float(value) <= 1:
+        raise ValueError(f'Expected argument `{name}` to be in (0, 1], but got {value!r}.')
+    return float(value)
+
+
 def check_positive_int(name: str, value: Any, minimum: int = 1) -> int:
     """Return ``value`` as an int if it is an integer of at least ``minimum``.
 

@@ -1,9 +1,11 @@
 """Cuts a batch in the middle of a forward pass, at the output of one submodule."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmpfb.core.pooling import stage_tensors
@@ -83,7 +85,7 @@ class BatchGate:
             return None
         if not self._fired:
             self._fired = True
-            _check_one_row_per_image(output, self._batch_size)
+            check_one_row_per_image(output, self._batch_size)
             self._keep = self._decide(output)
         return self._align(module, args, output)
 
@@ -93,7 +95,8 @@ class BatchGate:
         return take_rows(output, self._keep, self._batch_size)
 
 
-def _check_one_row_per_image(output: Any, batch_size: int) -> None:
+def check_one_row_per_image(output: Any, batch_size: int) -> None:
+    """Raise a ``LocationError`` if a stage output has not one row for each image of a batch."""
     # Rows of anything else (windows, tokens first) would pass uncut, beside a shortened list of
     # labels, and some losses would broadcast one against the other.
     shape = tuple(stage_tensors(output)[0].shape)
@@ -120,11 +123,22 @@ def take_rows(structure: Any, keep: Tensor, batch_size: int) -> Any:
     """
     if isinstance(structure, Tensor):
         whole = structure.dim() > 0 and structure.shape[0] == batch_size
-        return structure.index_select(0, keep.to(structure.device)) if whole else structure
+        return _rows(structure, keep.to(structure.device)) if whole else structure
     if isinstance(structure, dict):
-        return {key: take_rows(value, keep, batch_size) for key, value in structure.items()}
+        # Copied to keep its type: the outputs of transformers are dictionaries with attributes.
+        taken = copy.copy(structure)
+        for key, value in structure.items():
+            taken[key] = take_rows(value, keep, batch_size)
+        return taken
     if isinstance(structure, tuple) and hasattr(structure, '_fields'):
         return type(structure)(*(take_rows(item, keep, batch_size) for item in structure))
     if isinstance(structure, (tuple, list)):
         return type(structure)(take_rows(item, keep, batch_size) for item in structure)
     return structure
+
+
+def _rows(tensor: Tensor, keep: Tensor) -> Tensor:
+    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        # `index_select` returns the usual order, and every layer behind would run in that.
+        return tensor.permute(0, 2, 3, 1).index_select(0, keep).permute(0, 3, 1, 2)
+    return tensor.index_select(0, keep)

@@ -101,7 +101,8 @@ class PruningScheduleHook(Hook):
             self.interval = _logger_interval(runner)
         self._logged = (pruner.images_seen, pruner.images_kept)
         runner.logger.info(
-            f'Pruning {pruner.ratio:.0%} of the images at {model.pruning_location} by '
+            f'Pruning {pruner.ratio:.0%} of the images at {model.pruning_location} '
+            f'({_mode_text(model)}) by '
             f'{type(pruner.selector).__name__} from iteration {self._window.begin} to '
             f'{self._window.end} of {runner.max_iters}; at least {pruner.min_keep} images are '
             'retained.'
@@ -162,7 +163,8 @@ class PruningScheduleHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the state of pruning to the checkpoint; the ``state_dict`` stays the stock one."""
-        checkpoint[CHECKPOINT_KEY] = pruning_model(runner).pruner.state_dict()
+        model = pruning_model(runner)
+        checkpoint[CHECKPOINT_KEY] = {**model.pruner.state_dict(), 'scores': _mode_text(model)}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Restore the state of pruning when a run is resumed.
@@ -178,7 +180,13 @@ class PruningScheduleHook(Hook):
                 'at zero.'
             )
             return
-        pruning_model(runner).pruner.load_state_dict(checkpoint[CHECKPOINT_KEY])
+        state, model = checkpoint[CHECKPOINT_KEY], pruning_model(runner)
+        if state.get('scores', _mode_text(model)) != _mode_text(model):
+            runner.logger.warning(
+                f'The run was scored with {state["scores"]} and goes on with {_mode_text(model)}: '
+                'its centroids have to move to the other features.'
+            )
+        model.pruner.load_state_dict(state)
         self._resumed = True
 
     def _log(self, runner: Runner, pruner: BatchPruner) -> None:
@@ -216,6 +224,7 @@ class PruningScheduleHook(Hook):
         return PruningSummary(
             selector=type(pruner.selector).__name__,
             location=model.pruning_location,
+            mode=_mode_text(model),
             ratio=pruner.ratio,
             images_seen=seen * ranks,
             images_kept=kept * ranks,
@@ -244,12 +253,17 @@ def pruning_model(runner: Runner) -> BatchPruningMixin:
     if not isinstance(model, BatchPruningMixin):
         raise TypeError(
             f'Expected a model that prunes, but got {type(model).__name__}; set the model type '
-            "to 'mmpfb.PFBEncoderDecoder', 'mmpfb.PFBCascadeEncoderDecoder' or "
-            "'mmpfb.PFBImageClassifier', or remove the hook. Of TimmClassifier and "
-            'HuggingFaceClassifier there is no pruned kind; a PFBImageClassifier with a '
-            'TIMMBackbone takes their place.'
+            "to 'mmpfb.PFBEncoderDecoder', 'mmpfb.PFBCascadeEncoderDecoder', "
+            "'mmpfb.PFBImageClassifier', 'mmpfb.PFBTimmClassifier' or "
+            "'mmpfb.PFBHuggingFaceClassifier', or remove the hook."
         )
     return model
+
+
+def _mode_text(model: BatchPruningMixin) -> str:
+    if model.pruning_mode == 'reuse':
+        return 'mode reuse'
+    return f'mode {model.pruning_mode}, score scale {model.pruning_settings.score_scale:g}'
 
 
 def _logger_interval(runner: Runner) -> int:

@@ -11,7 +11,10 @@ _found = {
         package='mmsegmentation',
     ),
     **import_optional(
-        MODELS, 'mmpfb.models.classifiers', ('PFBImageClassifier',), package='mmpretrain'
+        MODELS,
+        'mmpfb.models.classifiers',
+        ('PFBImageClassifier', 'PFBTimmClassifier', 'PFBHuggingFaceClassifier'),
+        package='mmpretrain',
     ),
 }
 globals().update(_found)

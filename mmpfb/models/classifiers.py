@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from mmpretrain.models import ImageClassifier
+from mmpretrain.models import HuggingFaceClassifier, ImageClassifier, TimmClassifier
+from torch import Tensor
 
 from mmpfb.models.locations import early_stage
 from mmpfb.models.mixin import BatchPruningMixin
@@ -23,11 +24,38 @@ class PFBImageClassifier(BatchPruningMixin, ImageClassifier):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if 'model_name' in kwargs:
             raise TypeError(
-                'TimmClassifier and HuggingFaceClassifier cannot be pruned: they have no backbone '
-                "apart from their head. Give mmpfb.PFBImageClassifier a backbone, such as "
-                "dict(type='TIMMBackbone', model_name='resnet18'), a neck and a head."
+                'Expected mmpfb.PFBImageClassifier to get a backbone, a neck and a head, but got '
+                "`model_name`; for TimmClassifier and HuggingFaceClassifier set the model type to "
+                "'mmpfb.PFBTimmClassifier' and 'mmpfb.PFBHuggingFaceClassifier'."
             )
         super().__init__(*args, **kwargs)
 
     def _auto_location(self) -> str:
         return f'backbone.{early_stage(self.backbone)}'
+
+
+class WholeNetworkMixin(BatchPruningMixin):
+    """For classifiers that hold the network of another package, its head included, as ``model``."""
+
+    _encoder_name = 'model'
+
+    def _features(self, images: Tensor) -> Any:
+        return self.model(images)
+
+    def _get_loss(self, *args: Any, **kwargs: Any) -> Any:
+        # Between the network and the labels; these hosts compute no features of their own.
+        self._settle_samples()
+        return super()._get_loss(*args, **kwargs)
+
+    def _auto_location(self) -> str:
+        return f'model.{early_stage(self.model)}'
+
+
+@MODELS.register_module()
+class PFBTimmClassifier(WholeNetworkMixin, TimmClassifier):
+    """``TimmClassifier`` with the extra argument ``pruning=dict(...)``."""
+
+
+@MODELS.register_module()
+class PFBHuggingFaceClassifier(WholeNetworkMixin, HuggingFaceClassifier):
+    """``HuggingFaceClassifier`` with the extra argument ``pruning=dict(...)``."""

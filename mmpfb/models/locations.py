@@ -19,14 +19,37 @@ NUMBERED_STAGE = re.compile(r'(layer|stage|block)s?_?\d+')
 def stage_paths(backbone: nn.Module) -> list[str]:
     """Return the paths of the stages of a backbone, in order, relative to the backbone.
 
+    If it has none of its own, they are those of the part that holds most of its parameters, as in a
+    wrapper around the network of another package.
+
     Example:
         >>> backbone = nn.Module()
         >>> backbone.layer1, backbone.layer2 = nn.ReLU(), nn.ReLU()
         >>> stage_paths(backbone)
         ['layer1', 'layer2']
     """
+    stages = _own_stage_paths(backbone)
+    part = None if stages else _main_part(backbone)
+    if part is None:
+        return stages
+    return [f'{part}.{path}' for path in stage_paths(backbone.get_submodule(part))]
+
+
+def _main_part(module: nn.Module) -> str | None:
+    """Return the child that holds more than half of the parameters, or the only one."""
+    sizes = {
+        name: sum(parameter.numel() for parameter in child.parameters())
+        for name, child in module.named_children()
+    }
+    name = max(sizes, key=lambda key: sizes[key], default=None)
+    if name is None or (len(sizes) > 1 and 2 * sizes[name] <= sum(sizes.values())):
+        return None
+    return name
+
+
+def _own_stage_paths(module: nn.Module) -> list[str]:
     for attribute in ('res_layers', *STAGE_LISTS):
-        stages = getattr(backbone, attribute, None)
+        stages = getattr(module, attribute, None)
         # ResNet and MobileNet hold the names of their stages in a list of strings.
         if isinstance(stages, (list, tuple)) and all(isinstance(item, str) for item in stages):
             return list(stages)
@@ -34,17 +57,11 @@ def stage_paths(backbone: nn.Module) -> list[str]:
             return [
                 f'{attribute}.{index}{_running_part(stage)}' for index, stage in enumerate(stages)
             ]
-    children = dict(backbone.named_children())
-    numbered = [
+    return [
         f'{name}{_running_part(child)}'
-        for name, child in children.items()
+        for name, child in module.named_children()
         if NUMBERED_STAGE.fullmatch(name)
     ]
-    if not numbered and len(children) == 1:
-        # A wrapper around the network of another package, such as TIMMBackbone.
-        name, network = children.popitem()
-        return [f'{name}.{path}' for path in stage_paths(network)]
-    return numbered
 
 
 def stage_of_output(backbone: nn.Module, output_index: int) -> str:
@@ -113,9 +130,9 @@ def early_stage(backbone: nn.Module) -> str:
     return stages[math.ceil(len(stages) / 4) - 1]
 
 
-def candidate_paths(model: nn.Module) -> list[str]:
+def candidate_paths(model: nn.Module, encoder: str) -> list[str]:
     """Return the module paths of a model that a user most likely means by a location."""
-    backbone = model.get_submodule('backbone')
+    backbone = model.get_submodule(encoder)
     paths = stage_paths(backbone)
     if not paths:
         for name, child in backbone.named_children():
@@ -123,7 +140,7 @@ def candidate_paths(model: nn.Module) -> list[str]:
             lists = (nn.ModuleList, nn.Sequential)
             members = range(len(child)) if isinstance(child, lists) else []
             paths += [f'{name}.{index}' for index in members] or [name]
-    return [f'backbone.{path}' for path in paths]
+    return [f'{encoder}.{path}' for path in paths]
 
 
 def _attends(backbone: nn.Module) -> bool:

@@ -1,24 +1,37 @@
 """Makes the ``loss`` of an OpenMMLab model prune its batch; holds no formula."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmpfb.core.gate import BatchGate
-from mmpfb.errors import LocationError
-from mmpfb.models.probe import channels_at, describe_cuttable
+from mmpfb.models.placement import place_cut
+from mmpfb.models.rescore import ScoringPass
 from mmpfb.models.settings import PruningSettings
 from mmpfb.models.smallest_batch import smallest_trainable_batch
 from mmpfb.pruner import BatchPruner, Phase
 from mmpfb.selectors import build_selector
 
 
+@dataclass
+class _Step:
+    """One training step between the scoring of its images and the loss.
+
+    Only the heads read the data samples. Their list is empty until the choice is known, so that the
+    labels of other images can never be read.
+    """
+
+    data_samples: Sequence
+    retained_samples: list = field(default_factory=list)
+    decided: bool = False
+
+
 class BatchPruningMixin:
-    """Adds ``pruning=dict(...)`` to a model with a ``backbone``, ``extract_feat`` and ``loss``.
+    """Adds ``pruning=dict(...)`` to a model with an encoder, ``extract_feat`` and ``loss``.
 
     To be named before the stock class in the list of bases. Only the training loss is touched;
     ``predict``, ``tensor`` mode, validation and the ``state_dict`` are the stock model's.
@@ -30,7 +43,11 @@ class BatchPruningMixin:
         pruning_settings: The checked argument.
         pruner: The decisions and their books, a :class:`mmpfb.pruner.BatchPruner`.
         pruning_location: Module path at which the batch is cut.
+        pruning_mode: ``'reuse'`` or ``'rescore'``, whatever ``'auto'`` stands for.
     """
+
+    _encoder_name = 'backbone'
+    _step: '_Step | None' = None
 
     def __init__(
         self, *args: Any, pruning: Mapping[str, Any] | None = None, **kwargs: Any
@@ -39,14 +56,21 @@ class BatchPruningMixin:
         selector = build_selector(settings.selector)
         super().__init__(*args, **kwargs)
         self.pruning_settings = settings
-        self.pruning_location = self._resolve_location(settings.location)
-        channels = channels_at(self, self.extract_feat, self.pruning_location)
-        note = selector.prepare(channels.number)
-        if note is not None:
-            print_log(f'Pruning at {self.pruning_location}: {note}', logger='current')
+        place = place_cut(
+            self,
+            settings,
+            self._auto_location,
+            self._encoder_name,
+            '_features',
+            selector.needs_features,
+        )
+        self.pruning_location, self.pruning_mode = place.location, place.mode
+        for note in (place.note, selector.prepare(place.stage.channels)):
+            if note is not None:
+                print_log(f'Pruning at {self.pruning_location}: {note}', logger='current')
         min_keep = settings.min_keep or smallest_trainable_batch(self)
-        self.pruner = BatchPruner(selector, settings.ratio, min_keep, channels.axis)
-        self._gate = BatchGate(self.get_submodule(self.pruning_location), self.backbone)
+        self.pruner = BatchPruner(selector, settings.ratio, min_keep, place.stage.axis)
+        self._cut = place.cut
 
     def loss(self, inputs: Tensor, data_samples: list, *args: Any, **kwargs: Any) -> Any:
         """Compute the stock loss, in training on the retained images alone.
@@ -66,27 +90,49 @@ class BatchPruningMixin:
             self.pruner.count_unscored(len(data_samples))
             return super().loss(inputs, data_samples, *args, **kwargs)
 
-        # Only the heads read the data samples, after the cut: a list that the cut shortens is
-        # enough to make the labels follow the images.
-        retained_samples = list(data_samples)
+        self._step = step = _Step(data_samples)
 
-        def decide(output: Any) -> Tensor | None:
-            keep = self.pruner.choose(output, len(data_samples))
-            if self.pruner.last_kept is not None:
-                retained_samples[:] = [data_samples[index] for index in self.pruner.last_kept]
-            return keep
+        def stock_loss(images: Tensor) -> Any:
+            stock = super(BatchPruningMixin, self)
+            return stock.loss(images, step.retained_samples, *args, **kwargs)
 
-        with self._gate.open(len(data_samples), decide):
-            return super().loss(inputs, retained_samples, *args, **kwargs)
-
-    def _resolve_location(self, location: str) -> str:
-        if location != 'auto':
-            return location
         try:
-            return self._auto_location()
-        except LocationError as error:
-            where = describe_cuttable(self, self.extract_feat)
-            raise LocationError(f'{str(error).rstrip(".")}; {where}.') from None
+            return self._cut.loss(self, stock_loss, inputs, self._decide)
+        finally:
+            self._step = None
+
+    def scoring_pass(self, scale: float) -> ScoringPass:
+        """Return a pass that scores images at the place of the cut, at a scale in (0, 1]."""
+        return ScoringPass(self.pruning_location, self._encoder_name, '_features', scale)
+
+    def extract_feat(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the stock features; in training also let the labels follow the images."""
+        features = super().extract_feat(*args, **kwargs)
+        self._settle_samples()
+        return features
+
+    @torch._dynamo.disable
+    def _decide(self, output: Any) -> Tensor | None:
+        assert self._step is not None
+        self._step.decided = True
+        return self.pruner.choose(output, len(self._step.data_samples))
+
+    @torch._dynamo.disable
+    def _settle_samples(self) -> None:
+        """Fill the list that the heads read, once the encoder has been launched.
+
+        This is where the host waits for the choice. A GPU is busy with the encoder by then.
+        """
+        step = self._step
+        if step is None or not step.decided:
+            return
+        kept = self.pruner.last_kept
+        samples = step.data_samples
+        step.retained_samples[:] = samples if kept is None else [samples[i] for i in kept]
+
+    def _features(self, images: Tensor) -> Any:
+        """Return what the heads read, through every place where a batch may be cut."""
+        return self.extract_feat(images)
 
     @abstractmethod
     def _auto_location(self) -> str:

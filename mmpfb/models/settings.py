@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from mmpfb.core.checks import check_choice, check_positive_int, check_ratio
+from mmpfb.core.checks import check_choice, check_positive_int, check_ratio, check_share
 
-MODES = ('reuse',)
+MODES = ('reuse', 'rescore', 'auto')
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,11 @@ class PruningSettings:
             ``'auto'``: for a segmentor the stage that the auxiliary head reads, for a classifier
             an early stage (:func:`mmpfb.models.locations.early_stage`).
         mode: ``'reuse'``: the retained images go on with the features they were scored by.
-        score_scale: Resolution at which images are scored; only 1.0 with ``'reuse'``.
+            ``'rescore'``: a pass without gradients, which ends at the cut, scores all images, and
+            the ordinary step follows with the retained ones. ``'auto'``: the cheaper one of those
+            that work (:func:`mmpfb.analysis.saving.cheaper_mode`).
+        score_scale: Factor in (0, 1] on both sides of the images that ``'rescore'`` scores; 1.0
+            with ``'reuse'``.
         min_keep: Fewest images to retain; None: 2 where a batch normalisation behind a global
             pooling needs two values to train, otherwise 1.
     """
@@ -70,10 +74,12 @@ class PruningSettings:
             settings = replace(settings, selector={'type': 'PFB', **settings.selector})
         check_ratio('ratio', settings.ratio)
         check_choice('mode', settings.mode, MODES)
-        if settings.score_scale != 1:
+        check_share('score_scale', settings.score_scale)
+        if settings.mode == 'reuse' and settings.score_scale != 1:
             raise ValueError(
                 "Expected argument `score_scale` to be 1.0 with mode='reuse', which scores images "
-                f'by the features they are trained with, but got {settings.score_scale!r}.'
+                f'by the features they are trained with, but got {settings.score_scale!r}; '
+                "mode='rescore' takes other values."
             )
         if settings.min_keep is not None:
             check_positive_int('min_keep', settings.min_keep)

@@ -96,7 +96,8 @@ class PFB(Selector):
     ) -> Selection:
         """Choose the images of lowest density plus random term (Eqs. 1 to 3)."""
         log_density = self.estimator.log_density(features)
-        uniform = torch.rand(len(features), generator=generator).to(log_density)
+        # A blocking copy would wait until a GPU has done all work that is queued before it.
+        uniform = torch.rand(len(features), generator=generator).to(log_density, non_blocking=True)
         if self.temperature is None:
             key = add_random_term(log_density, uniform, self.random_bound)
         else:

@@ -23,4 +23,6 @@ class Uniform(Selector):
     ) -> Selection:
         """Choose images at random, without looking at the features."""
         order = torch.randperm(len(features), generator=generator)
-        return Selection(order[:num_retained].sort().values.to(features.device))
+        keep = order[:num_retained].sort().values
+        # A blocking copy would wait until a GPU has done all work that is queued before it.
+        return Selection(keep.to(features.device, non_blocking=True))

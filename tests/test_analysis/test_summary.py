@@ -9,6 +9,7 @@ from mmpfb.analysis.summary import LONGEST_HISTORY
 FULL = PruningSummary(
     selector='PFB',
     location='backbone.layer3',
+    mode='mode reuse',
     ratio=0.5,
     images_seen=20_000,
     images_kept=12_345,
@@ -48,7 +49,7 @@ def line(summary: PruningSummary, name: str) -> str:
 
 
 def test_the_text_holds_every_number():
-    assert FULL.to_text().splitlines()[0] == 'Pruning summary: PFB at backbone.layer3'
+    assert FULL.to_text().splitlines()[0] == 'Pruning summary: PFB at backbone.layer3, mode reuse'
     assert line(FULL, 'images seen / kept') == '20,000 / 12,345'
     assert line(FULL, 'ratio really pruned') == (
         '38.3 % over the run, 50.0 % while pruning (asked for: 50.0 %)'

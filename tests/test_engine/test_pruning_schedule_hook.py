@@ -414,3 +414,17 @@ def test_a_run_without_effect_says_so_in_its_log(tmp_path):
 def test_a_run_too_short_for_the_selector_says_so(tmp_path):
     run(tmp_path, max_iters=8, pruning=dict(selector=dict(type='PFB', num_centroids=64)))
     assert 'nothing was pruned' in log_text(tmp_path)
+
+
+def test_a_resumed_run_says_that_its_scores_change(tmp_path, caplog):
+    run(tmp_path, max_iters=10)
+
+    def resume(cfg):
+        cfg.resume = True
+        cfg.default_hooks.pruning.end = 0.9
+
+    with caplog.at_level('WARNING'):
+        run(tmp_path, resume, pruning={'mode': 'rescore', 'score_scale': 0.5}, max_iters=12)
+    text = 'was scored with mode reuse and goes on with mode rescore, score scale 0.5'
+    log = ''.join(path.read_text() for path in tmp_path.glob('*/*.log'))
+    assert text in log

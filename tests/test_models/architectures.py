@@ -189,3 +189,96 @@ SEGMENTORS = {
         'backbone.layer3',
     ),
 }
+
+
+# Backbones that remember their batch size or have branches that leave before the cut.
+# name: (model, location)
+SEGMENTORS_FOR_RESCORE = {
+    'mscan': (
+        segmentor(
+            {'type': 'MSCAN', 'embed_dims': [8, 16, 32, 64], 'depths': [1, 1, 1, 1],
+             'drop_path_rate': 0.0, 'norm_cfg': BATCH_NORM},
+            fcn(64, 3),
+        ),
+        'backbone.block3.0',
+    ),
+    'pcpvt': (
+        segmentor(
+            {'type': 'PCPVT', 'embed_dims': [8, 16, 32, 64], 'num_heads': [1, 2, 4, 8],
+             'depths': [1, 1, 1, 1], 'sr_ratios': [8, 4, 2, 1], 'drop_path_rate': 0.0},
+            fcn(64, 3),
+        ),
+        'backbone.layers.2.0',
+    ),
+    'unet': (
+        segmentor(
+            {'type': 'UNet', 'base_channels': 8, 'num_stages': 3, 'strides': (1, 1, 1),
+             'enc_num_convs': (1, 1, 1), 'dec_num_convs': (1, 1), 'downsamples': (True, True),
+             'enc_dilations': (1, 1, 1), 'dec_dilations': (1, 1), 'norm_cfg': BATCH_NORM},
+            fcn(8, 2),
+        ),
+        'backbone.encoder.2',
+    ),
+    'bisenetv1': (
+        segmentor(
+            {'type': 'BiSeNetV1', 'context_channels': (16, 32, 64),
+             'spatial_channels': (8, 8, 8, 16), 'out_channels': 32, 'norm_cfg': BATCH_NORM,
+             'backbone_cfg': {'type': 'ResNet', 'depth': 18, 'base_channels': 8,
+                              'norm_cfg': BATCH_NORM}},
+            fcn(32, 0),
+            fcn(16, 1),
+        ),
+        'backbone.context_path.backbone.layer2',
+    ),
+    'bisenetv2': (
+        segmentor(
+            {'type': 'BiSeNetV2', 'detail_channels': (8, 8, 16),
+             'semantic_channels': (8, 16, 32, 16), 'semantic_expansion_ratio': 2,
+             'bga_channels': 16, 'norm_cfg': BATCH_NORM},
+            fcn(16, 0),
+            fcn(16, 2),
+        ),
+        'backbone.semantic.stage3',
+    ),
+    'pidnet': (
+        segmentor(
+            {'type': 'PIDNet', 'channels': 8, 'ppm_channels': 16, 'num_stem_blocks': 1,
+             'num_branch_blocks': 1, 'norm_cfg': BATCH_NORM},
+            head('PIDHead', 32, loss_decode=[
+                {'type': 'CrossEntropyLoss'}, {'type': 'CrossEntropyLoss'},
+                {'type': 'BoundaryLoss'}, {'type': 'OhemCrossEntropy', 'thres': 0.9, 'min_kept': 9},
+            ]),
+        ),
+        'backbone.i_branch_layers.1',
+    ),
+    'ddrnet': (
+        segmentor(
+            {'type': 'DDRNet', 'channels': 8, 'ppm_channels': 16, 'norm_cfg': BATCH_NORM},
+            head('DDRHead', 32, loss_decode=[{'type': 'CrossEntropyLoss'}] * 2),
+        ),
+        'backbone.context_branch_layers.1',
+    ),
+    'stdc': (
+        segmentor(
+            {'type': 'STDCContextPathNet', 'last_in_channels': (128, 64), 'out_channels': 32,
+             'backbone_cfg': {
+                 'type': 'STDCNet', 'stdc_type': 'STDCNet1', 'in_channels': 3,
+                 'channels': (8, 16, 32, 64, 128), 'bottleneck_type': 'cat', 'num_convs': 4,
+                 'norm_cfg': BATCH_NORM, 'act_cfg': {'type': 'ReLU'}, 'with_final_conv': False},
+             'ffm_cfg': {'in_channels': 64, 'out_channels': 64, 'scale_factor': 4}},
+            fcn(64, 3),
+            fcn(32, 2),
+        ),
+        'backbone.backbone.stages.3',
+    ),
+    'fastscnn': (
+        segmentor(
+            {'type': 'FastSCNN', 'downsample_dw_channels': (8, 16), 'global_in_channels': 16,
+             'global_block_channels': (16, 24, 32), 'global_out_channels': 32,
+             'higher_in_channels': 16, 'lower_in_channels': 32, 'fusion_out_channels': 32,
+             'norm_cfg': BATCH_NORM},
+            fcn(32, 2),
+        ),
+        'backbone.global_feature_extractor',
+    ),
+}

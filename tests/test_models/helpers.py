@@ -15,6 +15,8 @@ PRUNED_TYPES = {
     'EncoderDecoder': 'mmpfb.PFBEncoderDecoder',
     'CascadeEncoderDecoder': 'mmpfb.PFBCascadeEncoderDecoder',
     'ImageClassifier': 'mmpfb.PFBImageClassifier',
+    'TimmClassifier': 'mmpfb.PFBTimmClassifier',
+    'HuggingFaceClassifier': 'mmpfb.PFBHuggingFaceClassifier',
 }
 
 
@@ -55,3 +57,37 @@ def total(losses):
         if 'loss' in name:
             values += value if isinstance(value, (list, tuple)) else [value]
     return sum(value.mean() for value in values)
+
+
+def pair(config, **pruning):
+    """Return a pruned model and the stock model with the same weights, in training.
+
+    Their batch normalisation is frozen: with ``mode='reuse'`` the layers before the cut see all
+    images.
+    """
+    model, stock = build(pruned(config, **pruning)), build(config)
+    stock.load_state_dict(model.state_dict(), strict=True)
+    return freeze_batch_statistics(model.train()), freeze_batch_statistics(stock.train())
+
+
+def assert_equal_steps(model, stock, images, samples):
+    """Compare loss and gradients with the stock model on the retained images; return those."""
+    got = model.loss(images, samples)
+    kept = model.pruner.last_kept
+    assert kept is not None
+    assert len(kept) == len(images) // 2
+    expected = stock.loss(images[kept], [samples[index] for index in kept])
+    assert got.keys() == expected.keys()
+    for key in expected:
+        torch.testing.assert_close(got[key], expected[key], rtol=1e-4, atol=1e-5, msg=key)
+    total(got).backward()
+    total(expected).backward()
+    for (key, left), right in zip(model.named_parameters(), stock.parameters(), strict=True):
+        if right.grad is None:
+            assert left.grad is None, key
+            continue
+        scale = right.grad.abs().max().item()
+        torch.testing.assert_close(
+            left.grad, right.grad, rtol=1e-3, atol=1e-4 * scale + 1e-7, msg=key
+        )
+    return kept

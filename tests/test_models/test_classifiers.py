@@ -12,45 +12,15 @@ from torch import nn
 from mmpfb.errors import LocationError
 
 from .classifiers import CLASSIFIERS, LINEAR, NUM_CLASSES, RESNET_CIFAR, classifier
-from .helpers import build, freeze_batch_statistics, pruned, total
+from .helpers import assert_equal_steps, build, pair, pruned, total
 
 SIDE = 64
-
-
-def pair(config, **pruning):
-    """Return a pruned model and the stock model with the same weights, in training."""
-    model, stock = build(pruned(config, **pruning)), build(config)
-    stock.load_state_dict(model.state_dict(), strict=True)
-    return freeze_batch_statistics(model.train()), freeze_batch_statistics(stock.train())
 
 
 def batch(size=4, label=lambda sample, index: sample.set_gt_label(index % NUM_CLASSES)):
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(size, 3, SIDE, SIDE, generator=generator)
     return images, [label(DataSample(), index) for index in range(size)]
-
-
-def assert_equal_steps(model, stock, images, samples):
-    """Compare loss and gradients with the stock model on the retained images; return those."""
-    got = model.loss(images, samples)
-    kept = model.pruner.last_kept
-    assert kept is not None
-    assert len(kept) == len(images) // 2
-    expected = stock.loss(images[kept], [samples[index] for index in kept])
-    assert got.keys() == expected.keys()
-    for key in expected:
-        torch.testing.assert_close(got[key], expected[key], rtol=1e-4, atol=1e-5, msg=key)
-    total(got).backward()
-    total(expected).backward()
-    for (key, left), right in zip(model.named_parameters(), stock.parameters(), strict=True):
-        if right.grad is None:
-            assert left.grad is None, key
-            continue
-        scale = right.grad.abs().max().item()
-        torch.testing.assert_close(
-            left.grad, right.grad, rtol=1e-3, atol=1e-4 * scale + 1e-7, msg=key
-        )
-    return kept
 
 
 @pytest.mark.parametrize('name', CLASSIFIERS)
@@ -243,9 +213,9 @@ def test_a_stage_with_few_channels_is_said_once(capsys):
 
 
 @pytest.mark.parametrize('kind', ['TimmClassifier', 'HuggingFaceClassifier'])
-def test_classifiers_without_a_backbone_are_refused_by_name(kind):
+def test_arguments_of_other_classifiers_are_refused_with_their_pruned_type(kind):
     config = {'type': 'mmpfb.PFBImageClassifier', 'model_name': 'resnet18', 'pruning': {}}
-    with pytest.raises(TypeError, match=f'{kind}.*cannot be pruned.*TIMMBackbone'):
+    with pytest.raises(TypeError, match=f'got `model_name`; for .*{kind}.*mmpfb.PFB{kind}'):
         build(config)
 
 

@@ -11,18 +11,30 @@ from mmseg.registry import MODELS
 from mmpfb.errors import LocationError
 from mmpfb.pruner import Phase
 
-from .architectures import MOBILENET, SEGMENTORS, SWIN, fcn, resnet, segmentor
-from .helpers import batch, build, freeze_batch_statistics, pruned, total
+from .architectures import (
+    MOBILENET,
+    SEGMENTORS,
+    SEGMENTORS_FOR_RESCORE,
+    SWIN,
+    fcn,
+    resnet,
+    segmentor,
+)
+from .helpers import (
+    assert_equal_steps,
+    batch,
+    build,
+    freeze_batch_statistics,
+    pruned,
+    total,
+)
+from .helpers import pair as pair_of
 
 NAMES = list(SEGMENTORS)
 
 
 def pair(name, **pruning):
-    """Return a pruned model and the stock model with the same weights, in training."""
-    config, _ = SEGMENTORS[name]
-    model, stock = build(pruned(config, **pruning)), build(config)
-    stock.load_state_dict(model.state_dict(), strict=True)
-    return freeze_batch_statistics(model.train()), freeze_batch_statistics(stock.train())
+    return pair_of(SEGMENTORS[name][0], **pruning)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -33,46 +45,17 @@ def test_auto_location_is_the_stage_of_the_auxiliary_head(name):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_loss_and_gradients_are_those_of_the_stock_model_on_the_retained_images(name):
-    model, stock = pair(name)
-    images, samples = batch(size=4)
-    got = model.loss(images, samples)
-    kept = model.pruner.last_kept
-    assert len(kept) == 2
-    expected = stock.loss(images[kept], [samples[index] for index in kept])
-
-    assert got.keys() == expected.keys()
-    for key in expected:
-        torch.testing.assert_close(got[key], expected[key], rtol=1e-4, atol=1e-5, msg=key)
-    total(got).backward()
-    total(expected).backward()
-    for (key, left), right in zip(model.named_parameters(), stock.parameters(), strict=True):
-        if right.grad is None:
-            assert left.grad is None, key
-            continue
-        scale = right.grad.abs().max().item()
-        torch.testing.assert_close(
-            left.grad, right.grad, rtol=1e-3, atol=1e-4 * scale + 1e-7, msg=key
-        )
+    assert_equal_steps(*pair(name), *batch(size=4))
 
 
 @pytest.mark.parametrize('location', ['stem', 'layer1', 'layer2', 'layer3', 'layer4'])
 def test_any_stage_can_be_the_cut(location):
-    model, stock = pair('upernet-resnet', location=f'backbone.{location}')
-    images, samples = batch(size=4)
-    got = total(model.loss(images, samples))
-    kept = model.pruner.last_kept
-    expected = total(stock.loss(images[kept], [samples[index] for index in kept]))
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    assert_equal_steps(*pair('upernet-resnet', location=f'backbone.{location}'), *batch(size=4))
 
 
 @pytest.mark.parametrize('name', ['fpn-resnet'])
 def test_the_neck_can_be_the_cut(name):
-    model, stock = pair(name, location='neck')
-    images, samples = batch(size=4)
-    got = total(model.loss(images, samples))
-    kept = model.pruner.last_kept
-    expected = total(stock.loss(images[kept], [samples[index] for index in kept]))
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    assert_equal_steps(*pair(name, location='neck'), *batch(size=4))
 
 
 @pytest.mark.parametrize('name', ['fcn-resnet', 'ocrnet-hrnet'])
@@ -266,40 +249,24 @@ def test_fewest_retained_images_follow_the_batch_normalisation(head, expected):
         stock.loss(*batch(size=1))
 
 
-CUT_REFUSED = {
-    'MSCAN': dict(
-        type='MSCAN', embed_dims=[8, 16, 32, 64], depths=[1, 1, 1, 1], drop_path_rate=0.0,
-        norm_cfg=dict(type='BN'),
-    ),
-    'PCPVT': dict(
-        type='PCPVT', embed_dims=[8, 16, 32, 64], num_heads=[1, 2, 4, 8], depths=[1, 1, 1, 1],
-        sr_ratios=[8, 4, 2, 1], drop_path_rate=0.0,
-    ),
-}
-
-
-@pytest.mark.parametrize('name', CUT_REFUSED)
+@pytest.mark.parametrize('name', ['MSCAN', 'PCPVT'])
 @pytest.mark.parametrize('index', [1, 2])
 def test_a_backbone_that_remembers_its_batch_size_is_refused(name, index):
     path = f'backbone.block{index}.0' if name == 'MSCAN' else f'backbone.layers.{index}.0'
-    config = segmentor(CUT_REFUSED[name], fcn(64, 3))
+    config = SEGMENTORS_FOR_RESCORE[name.lower()][0]
     with pytest.raises(LocationError, match=f'{name} cannot be cut at .*{path}'):
         build(pruned(config, location=path))
 
 
 def test_a_backbone_without_any_place_for_a_cut_is_refused_with_that_message():
-    config = segmentor(CUT_REFUSED['MSCAN'], fcn(64, 3))
-    with pytest.raises(LocationError, match="MSCAN cannot be cut at.*none of its stages allows it"):
+    config = SEGMENTORS_FOR_RESCORE['mscan'][0]
+    message = "MSCAN cannot be cut at.*none of its stages allows it; mode='rescore' works at"
+    with pytest.raises(LocationError, match=message):
         build(pruned(config))
 
 
 def test_a_unet_is_refused_behind_its_first_encoder_and_told_where_it_works():
-    unet = dict(
-        type='UNet', base_channels=8, num_stages=3, strides=(1, 1, 1), enc_num_convs=(1, 1, 1),
-        dec_num_convs=(1, 1), downsamples=(True, True), enc_dilations=(1, 1, 1),
-        dec_dilations=(1, 1), norm_cfg=dict(type='BN'),
-    )
-    config = segmentor(unet, fcn(8, 2))
+    config = SEGMENTORS_FOR_RESCORE['unet'][0]
     with pytest.raises(LocationError, match="'auto' needs an auxiliary head.*cut at: .*encoder.0"):
         build(pruned(config))
     with pytest.raises(LocationError, match='UNet cannot be cut at .backbone.encoder.1.'):
@@ -338,7 +305,13 @@ def test_a_module_that_never_runs_is_refused():
         (dict(ratio='0.3'), r"`ratio` to be in \[0, 1\), but got '0.3'"),
         (dict(ratio=float('nan')), r'`ratio` to be in \[0, 1\), but got nan'),
         (dict(min_keep=0), '`min_keep` to be an integer of at least 1, but got 0'),
-        (dict(mode='restart'), "`mode` to be one of 'reuse', but got 'restart'"),
+        (
+            dict(mode='restart'),
+            "`mode` to be one of 'reuse', 'rescore', 'auto', but got 'restart'",
+        ),
+        (dict(mode='rescore', score_scale=0), r'`score_scale` to be in \(0, 1\], but got 0'),
+        (dict(mode='rescore', score_scale=1.5), r'`score_scale` to be in \(0, 1\], but got 1.5'),
+        (dict(mode='auto', score_scale='half'), r"`score_scale` .* but got 'half'"),
         (dict(score_scale=0.5), '`score_scale` to be 1.0 with mode=.reuse.'),
         (dict(radio=0.5), r"keys of `pruning` to be among .*'ratio'.* but got \['radio'\]"),
         (dict(selector=dict(type='Best')), r"one of \['PFB', 'Uniform'.*\], but got 'Best'"),
