@@ -2,5 +2,6 @@
 
 from mmpfb.engine.pruning_schedule_hook import PruningScheduleHook
 from mmpfb.engine.retention_record_hook import RetentionRecordHook
+from mmpfb.engine.score_agreement_hook import ScoreAgreementHook
 
-__all__ = ['PruningScheduleHook', 'RetentionRecordHook']
+__all__ = ['PruningScheduleHook', 'RetentionRecordHook', 'ScoreAgreementHook']
