@@ -92,11 +92,13 @@ def _class_samples(
 ) -> list[Any]:
     from mmpretrain.structures import DataSample
 
-    num_classes = config.model.head.get('num_classes')
+    # TimmClassifier has no head of its own.
+    num_classes = config.model.get('head', config.model).get('num_classes')
     if num_classes is None:
         raise ValueError(
-            'Expected the config to tell the number of classes in `model.head.num_classes`, but it '
-            'does not; only heads with one label per image are supported here.'
+            'Expected the config to tell the number of classes in `model.head.num_classes` or '
+            '`model.num_classes`, but it does not; only heads with one label per image are '
+            'supported here.'
         )
     labels = torch.randint(0, num_classes, (batch_size,), generator=generator)
     return [DataSample(metainfo={'img_shape': shape}).set_gt_label(label) for label in labels]

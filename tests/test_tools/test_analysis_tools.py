@@ -1,4 +1,4 @@
-"""The contact sheet and the benchmark, as a user starts them."""
+"""The contact sheet, as a user starts it."""
 
 import json
 import os
@@ -16,10 +16,7 @@ from mmpfb.datasets import CIFAR10Dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTACT_SHEET = ROOT / 'tools/analysis_tools/contact_sheet.py'
-BENCHMARK = ROOT / 'tools/benchmark.py'
-CONFIG = ROOT / 'configs/camvid/deeplabv3_r18-d8-w32_1xb8-pfb0.5-1k_camvid-160x160.py'
 CLASSIFIER = ROOT / 'configs/cifar10/resnet18-w16_1xb128-pfb0.5-20e_cifar10-10k.py'
-UNPRUNED_CLASSIFIER = ROOT / 'configs/cifar10/resnet18-w16_1xb128-20e_cifar10-10k.py'
 
 
 @pytest.fixture
@@ -163,46 +160,3 @@ def test_contact_sheet_names_a_file_that_is_gone(work_dir, refused):
     # Even with the config of the run, which helps with numbers alone.
     Config.fromfile(CLASSIFIER).dump(work_dir / CLASSIFIER.name)
     assert f"name image files, but '{work_dir}/red.png' is none" in refused(CONTACT_SHEET, work_dir)
-
-
-@pytest.mark.slow
-def test_benchmark_times_classifiers():
-    result = run(BENCHMARK, CLASSIFIER, '--batch-size', 4, '--repeats', 1, '--ratios', 0.5,
-                 '--device', 'cpu')
-    assert result.returncode == 0, result.stderr
-    title, header, *rows = result.stdout.splitlines()[-4:]
-    assert title.startswith(f'{CLASSIFIER.stem}, batch 4, ')
-    assert header.split()[:2] == ['ratio', 'median']
-    cells = [row.split() for row in rows]
-    assert [row[0] for row in cells] == ['unpruned', '0.5']
-    assert [row[-1] for row in cells] == ['0%', '50%']
-    assert all(float(row[1]) > 0 for row in cells)
-
-
-@pytest.mark.slow
-def test_benchmark_compares_ratios_with_the_unpruned_step():
-    result = run(
-        BENCHMARK, CONFIG, '--ratios', 0.75, '--batch-size', 8, '--repeats', 3, '--json',
-        '--device', 'cpu',
-    )
-    assert result.returncode == 0, result.stderr
-    report = json.loads(result.stdout.splitlines()[-1])
-    assert list(report['steps']) == ['unpruned', '0.75']
-    assert report['steps']['unpruned']['saved'] == 0
-    # Three quarters of the images gone save much more than any noise between neighbouring steps.
-    assert report['steps']['0.75']['saved'] > 0.1
-    assert (report['batch_size'], report['repeats']) == (8, 3)
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        (['nowhere.py'], "`config` to be a file, but got 'nowhere.py'"),
-        ([CONFIG, '--ratios', '1'], r'`ratios` to be in [0, 1), but got 1.0'),
-        ([CONFIG, '--repeats', '0'], '`repeats` to be an integer of at least 1, but got 0'),
-        ([CONFIG, '--batch-size', '0'], '`batch-size` to be an integer of at least 2, but got 0'),
-        ([UNPRUNED_CLASSIFIER], 'a model that prunes, but ImageClassifier does not'),
-    ],
-)
-def test_benchmark_refuses_wrong_arguments(arguments, message, refused):
-    assert message in refused(BENCHMARK, *arguments)
