@@ -161,7 +161,7 @@ def test_the_blocker_would_catch_the_adapters():
 
 PURE = """
 import pkgutil, importlib
-import torch, torch.nn.functional
+import torch, torch.nn.functional, torch.utils.flop_counter
 before = {name.split('.')[0] for name in sys.modules}
 
 import mmpfb

@@ -49,8 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--score-scale',
         type=float,
-        help="factor on both sides of the images that rescore scores (default: the config's if it "
-        f'names rescore or auto, otherwise {DEFAULT_SCORE_SCALE:g})',
+        help="factor on both sides of the images that rescore scores (default: the config's, "
+        f'otherwise {DEFAULT_SCORE_SCALE:g})',
     )
     parser.add_argument('--batch-size', type=int, help="default: the config's")
     parser.add_argument('--repeats', type=int, default=7, help='steps of each variant')
@@ -201,7 +201,7 @@ def measure(
     for (mode, ratio), counts in shares.items():
         pruning = steps[mode].model
         scored = mode == 'reuse' or pruning.pruner.selector.needs_features
-        scale = pruning.pruning_settings.score_scale if scored else None
+        scale = pruning.pruning_score_scale if scored else None
         rows.append(row(mode, ratio, counts, scale))
     return rows
 
@@ -218,9 +218,7 @@ def run(config: Config, args: argparse.Namespace) -> tuple[dict[str, Any], list[
     settings = PruningSettings.from_config(config.model.get('pruning'))
     score_scale = args.score_scale
     if score_scale is None:
-        # With 'reuse' the settings have no scale of their own.
-        own = settings.mode != 'reuse'
-        score_scale = settings.score_scale if own else DEFAULT_SCORE_SCALE
+        score_scale = settings.score_scale or DEFAULT_SCORE_SCALE
     amp = set_precision(config, args.amp, device)
     # The time of a step does not depend on the weights, so nothing is downloaded.
     config.model.pretrained = None

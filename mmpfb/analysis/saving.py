@@ -4,6 +4,8 @@ A pass forward through a layer costs a third of a training step of that layer; t
 computes the gradients of inputs and of weights, which cost as much each.
 """
 
+from collections.abc import Iterable
+
 from mmpfb.core.checks import check_choice, check_ratio, check_share
 
 FORWARD_SHARE = 1 / 3
@@ -38,20 +40,28 @@ def saving_bound(ratio: float, share: float, mode: str, score_scale: float = 1.0
     return ratio - share * FORWARD_SHARE * check_share('score_scale', score_scale) ** 2
 
 
-def cheaper_mode(ratio: float, score_scale: float = 1.0, needs_features: bool = True) -> str:
-    """Return the mode whose bound is larger, ``'reuse'`` or ``'rescore'``.
+def modes_by_cost(
+    ratio: float, score_scales: Iterable[float], needs_features: bool = True
+) -> list[tuple[str, float]]:
+    """Return the modes and the scales of their scores, the one that saves most first.
 
-    The share before the cut does not matter: pruning it backward and forward saves ``p s``, and
-    scoring costs ``s * scale**2 / 3``.
+    The share ``s`` before the cut does not matter: all that ``'reuse'`` saves less than the ratio
+    is ``p s``, and all that ``'rescore'`` does is ``s * scale**2 / 3``.
 
     Args:
         ratio: Share of the images that are pruned, in [0, 1).
-        score_scale: Factor on both sides of the images that ``'rescore'`` scores.
+        score_scales: Scales at which ``'rescore'`` may score.
         needs_features: Whether the choice depends on the images; if not, nothing is scored.
 
     Example:
-        >>> cheaper_mode(0.3), cheaper_mode(0.5), cheaper_mode(0.3, score_scale=0.5)
-        ('reuse', 'rescore', 'rescore')
+        >>> modes_by_cost(0.3, [1.0, 0.5])
+        [('rescore', 0.5), ('reuse', 1.0), ('rescore', 1.0)]
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
-    scoring = FORWARD_SHARE * score_scale**2 if needs_features else 0.0
-    return 'rescore' if ratio > scoring else 'reuse'
+    costs = {('reuse', 1.0): check_ratio('ratio', ratio)}
+    for scale in score_scales:
+        scoring = FORWARD_SHARE * check_share('score_scales', scale) ** 2
+        costs['rescore', scale] = scoring if needs_features else 0.0
+    return sorted(costs, key=lambda choice: costs[choice])

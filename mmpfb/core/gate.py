@@ -1,7 +1,7 @@
 """Cuts a batch in the middle of a forward pass, at the output of one submodule."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -135,6 +135,17 @@ def take_rows(structure: Any, keep: Tensor, batch_size: int) -> Any:
     if isinstance(structure, (tuple, list)):
         return type(structure)(take_rows(item, keep, batch_size) for item in structure)
     return structure
+
+
+def tensors_of(structure: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested tuples, lists and dicts."""
+    if isinstance(structure, Tensor):
+        yield structure
+    elif isinstance(structure, Mapping):
+        structure = tuple(structure.values())
+    if isinstance(structure, (tuple, list)):
+        for item in structure:
+            yield from tensors_of(item)
 
 
 def _rows(tensor: Tensor, keep: Tensor) -> Tensor:

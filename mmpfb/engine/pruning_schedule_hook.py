@@ -263,7 +263,7 @@ def pruning_model(runner: Runner) -> BatchPruningMixin:
 def _mode_text(model: BatchPruningMixin) -> str:
     if model.pruning_mode == 'reuse':
         return 'mode reuse'
-    return f'mode {model.pruning_mode}, score scale {model.pruning_settings.score_scale:g}'
+    return f'mode {model.pruning_mode}, score scale {model.pruning_score_scale:g}'
 
 
 def _logger_interval(runner: Runner) -> int:

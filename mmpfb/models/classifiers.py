@@ -37,9 +37,10 @@ class PFBImageClassifier(BatchPruningMixin, ImageClassifier):
 class WholeNetworkMixin(BatchPruningMixin):
     """For classifiers that hold the network of another package, its head included, as ``model``."""
 
-    _encoder_name = 'model'
+    pruning_encoder = 'model'
 
-    def _features(self, images: Tensor) -> Any:
+    def pruning_features(self, images: Tensor) -> Any:
+        """Return what the network computes, through every place where a batch may be cut."""
         return self.model(images)
 
     def _get_loss(self, *args: Any, **kwargs: Any) -> Any:

@@ -44,9 +44,12 @@ class BatchPruningMixin:
         pruner: The decisions and their books, a :class:`mmpfb.pruner.BatchPruner`.
         pruning_location: Module path at which the batch is cut.
         pruning_mode: ``'reuse'`` or ``'rescore'``, whatever ``'auto'`` stands for.
+        pruning_score_scale: Factor on both sides of the images that are scored.
+        pruning_cut: Computes the loss of a pruned batch.
+        pruning_encoder: Name of the child that takes images.
     """
 
-    _encoder_name = 'backbone'
+    pruning_encoder = 'backbone'
     _step: '_Step | None' = None
 
     def __init__(
@@ -60,17 +63,18 @@ class BatchPruningMixin:
             self,
             settings,
             self._auto_location,
-            self._encoder_name,
-            '_features',
+            self.pruning_encoder,
+            'pruning_features',
             selector.needs_features,
         )
         self.pruning_location, self.pruning_mode = place.location, place.mode
+        self.pruning_score_scale = place.score_scale
         for note in (place.note, selector.prepare(place.stage.channels)):
             if note is not None:
                 print_log(f'Pruning at {self.pruning_location}: {note}', logger='current')
         min_keep = settings.min_keep or smallest_trainable_batch(self)
         self.pruner = BatchPruner(selector, settings.ratio, min_keep, place.stage.axis)
-        self._cut = place.cut
+        self.pruning_cut = place.cut
 
     def loss(self, inputs: Tensor, data_samples: list, *args: Any, **kwargs: Any) -> Any:
         """Compute the stock loss, in training on the retained images alone.
@@ -97,13 +101,13 @@ class BatchPruningMixin:
             return stock.loss(images, step.retained_samples, *args, **kwargs)
 
         try:
-            return self._cut.loss(self, stock_loss, inputs, self._decide)
+            return self.pruning_cut.loss(self, stock_loss, inputs, self._decide)
         finally:
             self._step = None
 
     def scoring_pass(self, scale: float) -> ScoringPass:
         """Return a pass that scores images at the place of the cut, at a scale in (0, 1]."""
-        return ScoringPass(self.pruning_location, self._encoder_name, '_features', scale)
+        return ScoringPass(self.pruning_location, self.pruning_encoder, 'pruning_features', scale)
 
     def extract_feat(self, *args: Any, **kwargs: Any) -> Any:
         """Return the stock features; in training also let the labels follow the images."""
@@ -130,7 +134,7 @@ class BatchPruningMixin:
         samples = step.data_samples
         step.retained_samples[:] = samples if kept is None else [samples[i] for i in kept]
 
-    def _features(self, images: Tensor) -> Any:
+    def pruning_features(self, images: Tensor) -> Any:
         """Return what the heads read, through every place where a batch may be cut."""
         return self.extract_feat(images)
 

@@ -5,12 +5,16 @@ from typing import NamedTuple
 
 from torch import nn
 
-from mmpfb.analysis.saving import cheaper_mode
+from mmpfb.analysis.saving import modes_by_cost
 from mmpfb.errors import LocationError
 from mmpfb.models.probe import Probe, Stage
 from mmpfb.models.rescore import Rescore
 from mmpfb.models.reuse import Reuse
 from mmpfb.models.settings import PruningSettings
+
+# Half the side picks nearly the same images as the whole one at a quarter of the cost; at a quarter
+# of the side the agreement falls and hardly anything is left to save (docs/results.md).
+AUTO_SCALES = (0.5, 1.0)
 
 
 class Placement(NamedTuple):
@@ -19,6 +23,7 @@ class Placement(NamedTuple):
     Attributes:
         location: Module path of the place.
         mode: ``'reuse'`` or ``'rescore'``.
+        score_scale: Factor on both sides of the images that are scored.
         stage: What its output is like.
         cut: What computes the loss of a batch that is cut there.
         note: A sentence that the user should read, or None.
@@ -26,6 +31,7 @@ class Placement(NamedTuple):
 
     location: str
     mode: str
+    score_scale: float
     stage: Stage
     cut: Reuse | Rescore
     note: str | None = None
@@ -62,20 +68,28 @@ def place_cut(
             where = probe.where('reuse' if settings.mode == 'reuse' else 'rescore')
             raise LocationError(f'{str(error).rstrip(".")}; {where}.') from None
 
-    def place(mode: str) -> Placement:
+    def place(mode: str, scale: float) -> Placement:
         if mode == 'reuse':
             stage = probe.reuse(location)
             cut = model.get_submodule(location)
-            return Placement(location, mode, stage, Reuse(cut, model.get_submodule(encoder)))
-        scoring, stage = probe.rescore(location, settings.score_scale)
-        return Placement(location, mode, stage, Rescore(scoring, stage.stride, needs_features))
+            reuse = Reuse(cut, model.get_submodule(encoder))
+            return Placement(location, mode, scale, stage, reuse)
+        scoring, stage = probe.rescore(location, scale)
+        rescore = Rescore(scoring, stage.stride, needs_features)
+        return Placement(location, mode, scale, stage, rescore)
 
+    given = settings.score_scale
     if settings.mode != 'auto':
-        return place(settings.mode)
-    cheaper = cheaper_mode(settings.ratio, settings.score_scale, needs_features)
-    other = 'rescore' if cheaper == 'reuse' else 'reuse'
-    try:
-        placed, reason = place(cheaper), 'the one that saves more'
-    except ValueError as error:
-        placed, reason = place(other), f'because {cheaper!r} does not work: {error}'
-    return placed._replace(note=f"mode='auto' is {placed.mode!r} here, {reason}.")
+        return place(settings.mode, 1.0 if given is None else given)
+    scales = AUTO_SCALES if given is None else [given]
+    errors: list[ValueError] = []
+    for mode, scale in modes_by_cost(settings.ratio, scales, needs_features):
+        try:
+            placed = place(mode, scale)
+        except ValueError as error:
+            errors.append(error)
+            continue
+        reason = f' (what would save more does not work: {errors[-1]})' if errors else ''
+        at_scale = f' at scale {scale:g}' if mode == 'rescore' else ''
+        return placed._replace(note=f"mode='auto' is {mode!r}{at_scale} here{reason}.")
+    raise errors[0]

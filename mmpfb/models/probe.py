@@ -7,13 +7,12 @@ one row per image there.
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mmpfb.core.gate import BatchGate, check_one_row_per_image
+from mmpfb.core.gate import BatchGate, check_one_row_per_image, tensors_of
 from mmpfb.core.pooling import pool_features, stage_tensors
 from mmpfb.core.randomness import generator_for
 from mmpfb.core.scoring_pass import traceless
@@ -242,7 +241,7 @@ def _stage(output: Any, images: Tensor) -> Stage:
 
 
 def _equal_rows(cut: Any, whole: Any, keep: Tensor) -> bool:
-    got, expected = list(_tensors(cut)), list(_tensors(whole))
+    got, expected = list(tensors_of(cut)), list(tensors_of(whole))
     if len(got) != len(expected):
         return False
     for left, right in zip(got, expected, strict=True):
@@ -255,13 +254,3 @@ def _equal_rows(cut: Any, whole: Any, keep: Tensor) -> bool:
         if not torch.allclose(left, right, rtol=0, atol=tolerance + 1e-12, equal_nan=True):
             return False
     return True
-
-
-def _tensors(structure: Any) -> Iterator[Tensor]:
-    if isinstance(structure, Tensor):
-        yield structure
-    elif isinstance(structure, dict):
-        structure = tuple(structure.values())
-    if isinstance(structure, (tuple, list)):
-        for item in structure:
-            yield from _tensors(item)

@@ -22,10 +22,10 @@ class PruningSettings:
             an early stage (:func:`mmpfb.models.locations.early_stage`).
         mode: ``'reuse'``: the retained images go on with the features they were scored by.
             ``'rescore'``: a pass without gradients, which ends at the cut, scores all images, and
-            the ordinary step follows with the retained ones. ``'auto'``: the cheaper one of those
-            that work (:func:`mmpfb.analysis.saving.cheaper_mode`).
-        score_scale: Factor in (0, 1] on both sides of the images that ``'rescore'`` scores; 1.0
-            with ``'reuse'``.
+            the ordinary step follows with the retained ones. ``'auto'``: the one that saves most of
+            those that work (:func:`mmpfb.analysis.saving.modes_by_cost`).
+        score_scale: Factor in (0, 1] on both sides of the images that ``'rescore'`` scores; None:
+            1.0, and with ``'auto'`` 0.5 where the model takes it. Always 1.0 with ``'reuse'``.
         min_keep: Fewest images to retain; None: 2 where a batch normalisation behind a global
             pooling needs two values to train, otherwise 1.
     """
@@ -34,7 +34,7 @@ class PruningSettings:
     ratio: float = 0.3
     location: str = 'auto'
     mode: str = 'reuse'
-    score_scale: float = 1.0
+    score_scale: float | None = None
     min_keep: int | None = None
 
     @classmethod
@@ -74,8 +74,9 @@ class PruningSettings:
             settings = replace(settings, selector={'type': 'PFB', **settings.selector})
         check_ratio('ratio', settings.ratio)
         check_choice('mode', settings.mode, MODES)
-        check_share('score_scale', settings.score_scale)
-        if settings.mode == 'reuse' and settings.score_scale != 1:
+        if settings.score_scale is not None:
+            check_share('score_scale', settings.score_scale)
+        if settings.mode == 'reuse' and settings.score_scale not in (None, 1):
             raise ValueError(
                 "Expected argument `score_scale` to be 1.0 with mode='reuse', which scores images "
                 f'by the features they are trained with, but got {settings.score_scale!r}; '

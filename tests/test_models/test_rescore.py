@@ -296,26 +296,42 @@ def test_a_model_in_shards_is_refused():
 
 @pytest.mark.parametrize(
     ('ratio', 'scale', 'expected'),
-    [(0.3, 1.0, 'reuse'), (0.5, 1.0, 'rescore'), (0.3, 0.5, 'rescore'), (0.05, 0.5, 'reuse')],
+    [
+        (0.3, None, ('rescore', 0.5)), (0.05, None, ('reuse', 1.0)), (0.3, 1.0, ('reuse', 1.0)),
+        (0.5, 1.0, ('rescore', 1.0)), (0.05, 0.25, ('rescore', 0.25)),
+    ],
 )
-def test_auto_is_the_cheaper_mode(ratio, scale, expected):
+def test_auto_is_what_saves_most(ratio, scale, expected):
     config = pruned(
         SEGMENTORS['fcn-resnet'][0], mode='auto', ratio=ratio, score_scale=scale, selector=PFB
     )
-    assert build(config).pruning_mode == expected
+    model = build(config)
+    assert (model.pruning_mode, model.pruning_score_scale) == expected
 
 
-def test_auto_takes_what_works():
-    config = SEGMENTORS_FOR_RESCORE['mscan'][0]
-    assert build(pruned(config, mode='auto', ratio=0.1, selector=PFB)).pruning_mode == 'rescore'
+@pytest.mark.parametrize(
+    ('ratio', 'scale', 'expected'),
+    [
+        (0.5, None, ('rescore', 1.0)), (0.3, None, ('reuse', 1.0)), (0.5, 0.5, ('reuse', 1.0)),
+    ],
+)
+def test_auto_takes_what_works_for_a_network_of_one_size(ratio, scale, expected):
     config = {
         'type': 'TimmClassifier', 'model_name': 'vit_tiny_patch16_224', 'img_size': 64, 'depth': 4,
     }
-    chosen = build(pruned(config, mode='auto', ratio=0.5, score_scale=0.5, selector=PFB))
-    assert chosen.pruning_mode == 'reuse'
+    model = build(pruned(config, mode='auto', ratio=ratio, score_scale=scale, selector=PFB))
+    assert (model.pruning_mode, model.pruning_score_scale) == expected
+
+
+def test_auto_takes_what_works_for_a_network_that_cannot_be_cut():
+    config = SEGMENTORS_FOR_RESCORE['mscan'][0]
+    model = build(pruned(config, mode='auto', ratio=0.05, selector=PFB))
+    assert (model.pruning_mode, model.pruning_score_scale) == ('rescore', 0.5)
+    with pytest.raises(LocationError, match='cannot be scored at'):
+        build(pruned(config, mode='auto', location='backbone.block1'))
 
 
 def test_auto_says_what_it_stands_for(capsys):
     build(pruned(SEGMENTORS['fcn-resnet'][0], mode='auto', selector=PFB))
     printed = capsys.readouterr()
-    assert "mode='auto' is 'rescore' here" in printed.out + printed.err
+    assert "mode='auto' is 'rescore' at scale 0.5 here." in printed.out + printed.err
