@@ -145,6 +145,8 @@ setup(
             'ruff',
             'scipy',
             'setuptools>=64',
+            'timm',
+            'transformers',
             'wheel',
         ],
     },

@@ -7,7 +7,9 @@ from mmengine.config import Config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 LEAVES = sorted(path for path in CONFIGS.glob('*/*.py') if path.parent.name != '_base_')
-PRUNING = re.compile(r'-(?P<selector>pfb|uniform)(?P<ratio>0\.\d+)')
+PRUNING = re.compile(
+    r'-(?P<selector>pfb|uniform)(?P<ratio>0\.\d+)(?:-rescore(?P<scale>[01]\.\d+))?'
+)
 PRUNED = [path for path in LEAVES if PRUNING.search(path.stem)]
 CLASSIFIERS = [
     path for path in LEAVES if Config.fromfile(path).default_scope == 'mmpretrain'

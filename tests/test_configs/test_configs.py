@@ -39,6 +39,9 @@ def test_pruned_config_differs_from_its_twin_in_the_pruning_alone(path: Path):
     name = PRUNING.search(path.stem)
     assert pruning['ratio'] == float(name['ratio'])
     assert pruning['selector']['type'] == SELECTORS[name['selector']]
+    scale = name['scale'] and float(name['scale'])
+    assert pruning['mode'] == ('reuse' if scale is None else 'rescore')
+    assert pruning.get('score_scale') == scale
     assert pruned['default_hooks'].pop('pruning')['type'] == 'mmpfb.PruningScheduleHook'
     pruned['default_hooks'].pop('retention', None)
 

@@ -18,7 +18,7 @@ from .leaves import CONFIGS, PRUNED, SEGMENTORS, identify
 
 NAME = re.compile(
     r'(?P<model>[a-z0-9]+_[a-z0-9-]+)_(?P<gpus>\d+)xb(?P<batch>\d+)'
-    r'(?:-(?P<selector>pfb|uniform)(?P<ratio>0\.\d+))?'
+    r'(?:-(?P<selector>pfb|uniform)(?P<ratio>0\.\d+)(?:-rescore[01]\.\d+)?)?'
     r'-(?P<schedule>\d+k?)_(?P<dataset>[a-z0-9-]+?)-(?P<height>\d+)x(?P<width>\d+)'
 )
 BATCH_SIZE = 4

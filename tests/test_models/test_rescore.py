@@ -11,8 +11,9 @@ from mmpfb.errors import LocationError
 from mmpfb.pruner import Phase
 
 from .architectures import SEGMENTORS, SEGMENTORS_FOR_RESCORE, VIT, fcn, segmentor
-from .classifiers import CLASSIFIERS
-from .helpers import batch, build, pruned, total
+from .classifiers import CLASSIFIERS, NUM_CLASSES
+from .helpers import assert_equal_steps, batch, build, pair, pruned, total
+from .test_classifiers import batch as class_batch
 
 PFB = {'type': 'PFB', 'num_centroids': 4}
 ALL = {**SEGMENTORS, **SEGMENTORS_FOR_RESCORE}
@@ -86,8 +87,6 @@ def test_auto_location_of_backbones_that_cannot_be_cut(name):
 
 @pytest.mark.parametrize('name', CLASSIFIERS)
 def test_the_step_of_a_classifier(name):
-    from .test_classifiers import batch as class_batch
-
     config, location = CLASSIFIERS[name]
     model, stock = rescored(config)
     assert model.pruning_location == location
@@ -335,3 +334,62 @@ def test_auto_says_what_it_stands_for(capsys):
     build(pruned(SEGMENTORS['fcn-resnet'][0], mode='auto', selector=PFB))
     printed = capsys.readouterr()
     assert "mode='auto' is 'rescore' at scale 0.5 here." in printed.out + printed.err
+
+
+# Classifiers that hold a whole network of another package
+
+
+def whole_networks(tmp_path):
+    pytest.importorskip('timm')
+    transformers = pytest.importorskip('transformers')
+    transformer = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32,
+        image_size=64, patch_size=16, num_labels=NUM_CLASSES,
+    )
+    convolutional = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16, 32, 64], depths=[1, 1, 1, 1], layer_type='basic',
+        num_labels=NUM_CLASSES,
+    )
+    transformer.save_pretrained(tmp_path / 'transformer')
+    convolutional.save_pretrained(tmp_path / 'convolutional')
+    timm = {'type': 'TimmClassifier', 'num_classes': NUM_CLASSES}
+    hugging_face = {'type': 'HuggingFaceClassifier'}
+    return {
+        'timm-resnet': ({**timm, 'model_name': 'resnet18'}, 'model.layer1'),
+        'timm-vit': (
+            {**timm, 'model_name': 'vit_tiny_patch16_224', 'img_size': 64, 'depth': 4},
+            'model.blocks.1',
+        ),
+        'hugging-face-vit': (
+            {**hugging_face, 'model_name': str(tmp_path / 'transformer')}, 'model.vit.layers.0',
+        ),
+        'hugging-face-resnet': (
+            {**hugging_face, 'model_name': str(tmp_path / 'convolutional')},
+            'model.resnet.encoder.stages.0',
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    'name', ['timm-resnet', 'timm-vit', 'hugging-face-vit', 'hugging-face-resnet']
+)
+def test_the_step_of_a_whole_network(name, tmp_path):
+    config, location = whole_networks(tmp_path)[name]
+    model, stock = rescored(config)
+    assert model.pruning_location == location
+    assert_bit_equal_step(model, stock, *class_batch())
+
+
+@pytest.mark.parametrize('name', ['timm-resnet', 'timm-vit', 'hugging-face-vit'])
+def test_the_step_of_a_whole_network_that_is_cut(name, tmp_path):
+    config, _ = whole_networks(tmp_path)[name]
+    kept = assert_equal_steps(*pair(config, mode='reuse'), *class_batch())
+    assert len(kept) == 2
+
+
+def test_the_checkpoint_of_a_whole_network_is_the_stock_models(tmp_path):
+    config, _ = whole_networks(tmp_path)['timm-resnet']
+    model = build(pruned(config))
+    result = build(config).load_state_dict(model.state_dict(), strict=True)
+    assert not result.missing_keys
+    assert not result.unexpected_keys
