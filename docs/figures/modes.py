@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from mmpfb.analysis.saving import FORWARD_SHARE, saving_bound
 
 # DeepLabV3-R50-D8 cut at stage 3, and a classifier (ResNet-50) cut at stage 2; tools/cost.py.
-SHARES = {'DeepLabV3-R50, stage 3': 0.142, 'ResNet-50, layer2': 0.444}
+SHARES = {'DeepLabV3-R50, stage 3': 0.142, 'ResNet-50, layer2': 0.438}
 RATIO = 0.5
 SCALE = 0.5
 COLOURS = {'scoring': '#d1495b', 'before the cut': '#edae49', 'after the cut': '#30638e'}

@@ -295,3 +295,27 @@ def test_a_gate_opens_once_at_a_time():
         with pytest.raises(RuntimeError, match='open already'), gate.open(3, lambda output: None):
             pass
         assert len(net(rows(3, 2))) == 1
+
+
+def test_rows_of_channels_last_maps_stay_channels_last():
+    maps = torch.randn(5, 3, 4, 6).to(memory_format=torch.channels_last).requires_grad_()
+    rows = take_rows(maps, KEEP, 5)
+    assert rows.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(rows, maps[KEEP])
+    rows.square().sum().backward()
+    assert maps.grad.is_contiguous(memory_format=torch.channels_last)
+    expected = torch.zeros(5, 3, 4, 6)
+    expected[KEEP] = 2 * maps.detach()[KEEP]
+    assert torch.equal(maps.grad, expected)
+
+
+def test_a_dictionary_keeps_its_type():
+    class Output(dict):
+        @property
+        def logits(self):
+            return self['logits']
+
+    output = Output(logits=torch.arange(5), other=None)
+    rows = take_rows(output, KEEP, 5)
+    assert rows.logits.tolist() == [0, 3]
+    assert output.logits.tolist() == [0, 1, 2, 3, 4]

@@ -211,6 +211,24 @@ def test_heads_never_read_labels_of_other_images(monkeypatch):
         model.loss(*batch())
 
 
+@pytest.mark.parametrize('mode', ['reuse', 'rescore'])
+def test_channels_last_stays_channels_last_behind_the_cut(mode):
+    model, _ = rescored(SEGMENTORS['fcn-resnet'][0], mode=mode)
+    model = model.to(memory_format=torch.channels_last)
+    layouts = []
+    model.backbone.layer4.register_forward_hook(
+        lambda module, args, output: layouts.append(
+            [len(args[0])]
+            + [x.is_contiguous(memory_format=torch.channels_last) for x in (args[0], output)]
+        )
+    )
+    images, samples = batch()
+    images = images.to(memory_format=torch.channels_last)
+    for _ in range(2):
+        total(model.loss(images, samples)).backward()
+    assert layouts == [[4, True, True], [2, True, True]]
+
+
 # Refusals
 
 
