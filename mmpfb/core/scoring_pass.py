@@ -29,8 +29,9 @@ def traceless(module: nn.Module, device: torch.device) -> Iterator[None]:
     """
     awake = [child for child in module.modules() if child.training]
     devices = [device] if device.type == 'cuda' else []
-    # Autocast remembers the half-precision copy of a weight until its outermost block ends. A copy
-    # that was made without gradients would cut the weight off from the loss that follows.
+    # Autocast remembers the half-precision copy of a weight until its outermost block ends. In
+    # older versions (PyTorch issue 112583) a copy that was made without gradients is used again
+    # with them and cuts the weight off from the loss.
     caching = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     for child in awake:

@@ -12,8 +12,9 @@ from mmpfb.models.rescore import Rescore
 from mmpfb.models.reuse import Reuse
 from mmpfb.models.settings import PruningSettings
 
-# Half the side picks nearly the same images as the whole one at a quarter of the cost; at a quarter
-# of the side the agreement falls and hardly anything is left to save (docs/results.md).
+# Half the side costs a quarter and agrees with the training features nearly as well as the whole
+# side does; a quarter of the side agrees less and hardly anything is left to save (docs/results.md,
+# "Do cheaper scores keep the same images?").
 AUTO_SCALES = (0.5, 1.0)
 
 

@@ -6,8 +6,10 @@ import pickle
 import pytest
 import torch
 from mmengine.structures import PixelData
+from torch import nn
 
 from mmpfb.errors import LocationError
+from mmpfb.models.probe import Probe
 from mmpfb.pruner import Phase
 
 from .architectures import SEGMENTORS, SEGMENTORS_FOR_RESCORE, VIT, fcn, segmentor
@@ -289,11 +291,29 @@ def test_an_unknown_place_is_refused_with_those_that_work():
         build(pruned(config, mode='rescore', location='backbone.encoder'))
 
 
-def test_rows_that_depend_on_other_images_are_refused():
+def test_rows_that_are_no_images_are_refused():
     config, _ = SEGMENTORS['upernet-swin']
     # Windows come first here: more rows than images.
     with pytest.raises(LocationError, match='cannot be scored at .*a row for each of 4 images'):
         build(pruned(config, mode='rescore', location='backbone.stages.0.blocks.0.attn.w_msa'))
+
+
+class Mixing(nn.Module):
+    """Adds to every image the mean of all."""
+
+    def forward(self, images):
+        return images + images.mean(0, keepdim=True)
+
+
+def test_features_that_depend_on_other_images_are_refused():
+    model = nn.Module()
+    model.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), Mixing(), nn.Conv2d(4, 4, 3))
+    model.extract_feat = model.backbone.forward
+    probe = Probe(model, 'backbone', 'extract_feat')
+    scoring, stage = probe.rescore('backbone.0', 0.5)
+    assert (scoring.scale, stage.channels, stage.axis) == (0.5, 4, 1)
+    with pytest.raises(LocationError, match='depend on other images; .*works at: backbone.0.$'):
+        probe.rescore('backbone.1', 1.0)
 
 
 def test_a_model_in_shards_is_refused():
