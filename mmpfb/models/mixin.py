@@ -44,7 +44,6 @@ class BatchPruningMixin:
         pruner: The decisions and their books, a :class:`mmpfb.pruner.BatchPruner`.
         pruning_location: Module path at which the batch is cut.
         pruning_mode: ``'reuse'`` or ``'rescore'``, whatever ``'auto'`` stands for.
-        pruning_score_scale: Factor on both sides of the images that are scored.
         pruning_cut: Computes the loss of a pruned batch.
         pruning_encoder: Name of the child that takes images.
     """
@@ -68,7 +67,6 @@ class BatchPruningMixin:
             selector.needs_features,
         )
         self.pruning_location, self.pruning_mode = place.location, place.mode
-        self.pruning_score_scale = place.score_scale
         for note in (place.note, selector.prepare(place.stage.channels)):
             if note is not None:
                 print_log(f'Pruning at {self.pruning_location}: {note}', logger='current')
@@ -104,6 +102,11 @@ class BatchPruningMixin:
             return self.pruning_cut.loss(self, stock_loss, inputs, self._decide)
         finally:
             self._step = None
+
+    @property
+    def pruning_score_scale(self) -> float:
+        """Factor on both sides of the images that are scored."""
+        return self.pruning_cut.score_scale
 
     def scoring_pass(self, scale: float) -> ScoringPass:
         """Return a pass that scores images at the place of the cut, at a scale in (0, 1]."""

@@ -24,7 +24,6 @@ class Placement(NamedTuple):
     Attributes:
         location: Module path of the place.
         mode: ``'reuse'`` or ``'rescore'``.
-        score_scale: Factor on both sides of the images that are scored.
         stage: What its output is like.
         cut: What computes the loss of a batch that is cut there.
         note: A sentence that the user should read, or None.
@@ -32,7 +31,6 @@ class Placement(NamedTuple):
 
     location: str
     mode: str
-    score_scale: float
     stage: Stage
     cut: Reuse | Rescore
     note: str | None = None
@@ -74,10 +72,12 @@ def place_cut(
             stage = probe.reuse(location)
             cut = model.get_submodule(location)
             reuse = Reuse(cut, model.get_submodule(encoder))
-            return Placement(location, mode, scale, stage, reuse)
+            return Placement(location, mode, stage, reuse)
         scoring, stage = probe.rescore(location, scale)
-        rescore = Rescore(scoring, stage.stride, needs_features)
-        return Placement(location, mode, scale, stage, rescore)
+        # The size of the images of a classifier is not known before training.
+        scale_is_free = settings.mode == 'auto' and settings.score_scale is None
+        rescore = Rescore(scoring, stage.stride, needs_features, scale_is_free)
+        return Placement(location, mode, stage, rescore)
 
     given = settings.score_scale
     if settings.mode != 'auto':

@@ -1,9 +1,11 @@
 """``mode='rescore'``: a cheap pass chooses the images, then comes the ordinary step."""
 
 from collections.abc import Callable
+from logging import WARNING
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmpfb.core.gate import check_one_row_per_image, take_rows
@@ -55,12 +57,22 @@ class Rescore:
         scoring: The pass.
         stride: Pixels of an image per pixel of the map at the location, along one side.
         needs_features: Whether the choice depends on the images; if not, no pass is made.
+        scale_is_free: Whether images that are too small for the scale are scored at full scale from
+            then on, with a warning; if not, they are refused.
     """
 
-    def __init__(self, scoring: ScoringPass, stride: int, needs_features: bool) -> None:
+    def __init__(
+        self, scoring: ScoringPass, stride: int, needs_features: bool, scale_is_free: bool = False
+    ) -> None:
         self.scoring = scoring
         self.stride = stride
         self.needs_features = needs_features
+        self.scale_is_free = scale_is_free
+
+    @property
+    def score_scale(self) -> float:
+        """Factor on both sides of the images that are scored."""
+        return self.scoring.scale
 
     def loss(
         self,
@@ -80,19 +92,29 @@ class Rescore:
     # A compiler cannot follow a pass that ends early; what is compiled is the step behind it.
     @torch._dynamo.disable
     def _score(self, model: nn.Module, images: Tensor) -> Any:
-        scale = self.scoring.scale
-        if scale == 1:
-            output = self.scoring.output(model, images)
-        else:
-            self._check_size(images)
+        if self.score_scale != 1:
             try:
-                output = self.scoring.output(model, images)
+                output = self._score_downscaled(model, images)
             except LocationError:
                 raise
-            except Exception as error:
-                raise self._refusal(model, images, error) from error
+            except ValueError as error:
+                if not self.scale_is_free:
+                    raise
+                print_log(f'{error} All images are scored at full scale.', 'current', WARNING)
+                self.scoring.scale = 1.0
+        if self.score_scale == 1:
+            output = self.scoring.output(model, images)
         check_one_row_per_image(output, len(images))
         return output
+
+    def _score_downscaled(self, model: nn.Module, images: Tensor) -> Any:
+        self._check_size(images)
+        try:
+            return self.scoring.output(model, images)
+        except LocationError:
+            raise
+        except Exception as error:
+            raise self._refusal(model, images, error) from error
 
     def _check_size(self, images: Tensor) -> None:
         size = scaled_size(images.shape[-2:], self.scoring.scale)

@@ -18,6 +18,8 @@ class Reuse:
         encoder: Module that contains it and returns the outputs of several stages.
     """
 
+    score_scale = 1.0
+
     def __init__(self, cut: nn.Module, encoder: nn.Module) -> None:
         self._gate = BatchGate(cut, encoder)
 

@@ -368,6 +368,23 @@ def test_auto_takes_what_works_for_a_network_that_cannot_be_cut():
         build(pruned(config, mode='auto', location='backbone.block1'))
 
 
+def test_auto_scores_images_that_are_too_small_at_full_scale(capsys):
+    config, _ = SEGMENTORS['fcn-resnet']
+    model = build(pruned(config, mode='auto', selector=PFB)).train()
+    images, samples = batch(side=12)
+    for _ in range(2):
+        model.loss(images, samples)
+    assert len(model.pruner.last_kept) == 2
+    assert model.pruning_score_scale == 1
+    printed = capsys.readouterr()
+    text = printed.out + printed.err
+    assert text.count('12x12 become 6x6; use a') == 1
+    assert 'All images are scored at full scale' in text
+    asked_for = build(pruned(config, mode='auto', score_scale=0.5, selector=PFB)).train()
+    with pytest.raises(ValueError, match='12x12 become 6x6'):
+        asked_for.loss(images, samples)
+
+
 def test_auto_says_what_it_stands_for(capsys):
     build(pruned(SEGMENTORS['fcn-resnet'][0], mode='auto', selector=PFB))
     printed = capsys.readouterr()
