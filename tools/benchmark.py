@@ -106,7 +106,10 @@ def check_model(config: Config) -> None:
         with MODELS.switch_scope_and_registry(config.model.get('_scope_')) as registry:
             kind = registry.get(kind)
     if not (isinstance(kind, type) and issubclass(kind, BatchPruningMixin)):
-        raise ValueError(f'Expected a model that prunes, but {config.model.type} does not.')
+        raise ValueError(
+            f'Expected a model that prunes, but {config.model.type} does not. Set the model type '
+            'to its mmpfb counterpart (README, "In your own project").'
+        )
 
 
 def set_precision(config: Config, amp: bool, device: torch.device) -> bool:
@@ -296,7 +299,8 @@ def print_table(name: str, report: dict[str, Any], notes: list[str]) -> None:
     )
     print(
         f'{"mode":>8} {"ratio":>6} {"scale":>6} {"median s":>9} {"lowest":>8} {"highest":>8} '
-        f'{"images/s":>9} {"saved":>7} {"limit":>7} {"MiB":>9} {"saved":>7} {"at most":>9}'
+        f'{"images/s":>9} {"time saved":>11} {"limit":>7} {"MiB":>9} {"MiB saved":>10} '
+        f'{"at most":>9}'
     )
     for row in report['steps']:
         scale = '' if row['score_scale'] is None else f'{row["score_scale"]:g}'
@@ -304,8 +308,8 @@ def print_table(name: str, report: dict[str, Any], notes: list[str]) -> None:
         print(
             f'{row["mode"]:>8} {ratio:>6} {scale:>6} {row["seconds"]:>9.4f} '
             f'{row["lowest"]:>8.4f} {row["highest"]:>8.4f} {row["images_per_s"]:>9.1f} '
-            f'{row["saved"]:>7.1%} {row["limit"]:>7.1%} {row["memory_bytes"] / 2**20:>9.1f} '
-            f'{row["memory_saved"]:>7.1%} {row["memory_bytes_highest"] / 2**20:>9.1f}'
+            f'{row["saved"]:>11.1%} {row["limit"]:>7.1%} {row["memory_bytes"] / 2**20:>9.1f} '
+            f'{row["memory_saved"]:>10.1%} {row["memory_bytes_highest"] / 2**20:>9.1f}'
         )
     print(f'medians of {report["repeats"]} interleaved steps; limit: the share of images pruned')
     print(f'MiB: {report["memory"]}, mean and at most')

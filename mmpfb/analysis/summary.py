@@ -49,7 +49,8 @@ class PruningSummary:
     Attributes:
         selector: Name of the selector.
         location: Where the batch was cut.
-        mode: How images were scored, in words.
+        mode: How images were scored, ``'reuse'`` or ``'rescore'``.
+        score_scale: Factor on both sides of the images that were scored.
         ratio: Prune ratio that was asked for.
         images_seen: Images that entered the model in training.
         images_kept: Images that passed the cut.
@@ -72,6 +73,7 @@ class PruningSummary:
     selector: str
     location: str
     mode: str
+    score_scale: float
     ratio: float
     images_seen: int
     images_kept: int
@@ -133,7 +135,9 @@ class PruningSummary:
         if self.peak_memory_bytes is not None:
             rows.append(('peak GPU memory', f'{self.peak_memory_bytes / 2**30:.2f} GiB'))
         width = max(len(name) for name, _ in rows)
-        title = f'Pruning summary: {self.selector} at {self.location}, {self.mode}'
+        title = f'Pruning summary: {self.selector} at {self.location}, mode {self.mode}'
+        if self.mode == 'rescore':
+            title += f' at scale {self.score_scale:g}'
         return '\n'.join([title, *(f'  {name:<{width}}  {value}' for name, value in rows)])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmpfb.analysis import IterationTimes, PruningSummary, savings
 from mmpfb.core.checks import check_non_negative, check_positive_int
@@ -19,6 +21,8 @@ from mmpfb.pruner import BatchPruner, Phase
 from mmpfb.registry import HOOKS
 
 CHECKPOINT_KEY = 'mmpfb'
+# With the usual momentum of 0.1 less than one percent of the initial statistics is left by then.
+SETTLING_ITERATIONS = 50
 SUMMARY_FILE = 'pruning_summary.json'
 
 
@@ -95,6 +99,13 @@ class PruningScheduleHook(Hook):
             problem = pruner.warn_without_effect(batch_size)
             if problem is not None:
                 runner.logger.warning(problem)
+        if self._scores_too_early(model):
+            runner.logger.warning(
+                f"mode='rescore' scores by the running statistics of batch normalisation from "
+                f'iteration {self._window.begin} on. They need some {SETTLING_ITERATIONS} '
+                'iterations to settle in a model that is trained from scratch; scores from before '
+                'that are little better than chance. Let pruning begin later.'
+            )
         if not self._resumed:
             pruner.seed = runner.seed
         if self.interval is None:
@@ -123,9 +134,11 @@ class PruningScheduleHook(Hook):
         else:
             pruner.phase = Phase.IDLE
         if runner.iter == self._window.begin and not pruner.selector.ready:
-            runner.logger.warning(
+            level = WARNING if pruning_model(runner).pruning_mode == 'reuse' else INFO
+            runner.logger.log(
+                level,
                 f'Pruning starts after {pruner.selector.num_images_missing} more images, which '
-                'the selector has to see first (`num_centroids` for PFB).'
+                'the selector has to see first (`num_centroids` for PFB).',
             )
         self._pruned_before = pruner.iterations_pruned
         now = time.perf_counter()
@@ -189,6 +202,12 @@ class PruningScheduleHook(Hook):
         model.pruner.load_state_dict(state)
         self._resumed = True
 
+    def _scores_too_early(self, model: BatchPruningMixin) -> bool:
+        scored = model.pruning_mode == 'rescore' and model.pruner.selector.needs_features
+        return scored and self._window.begin < SETTLING_ITERATIONS and any(
+            isinstance(module, _BatchNorm) and module.training for module in model.modules()
+        )
+
     def _log(self, runner: Runner, pruner: BatchPruner) -> None:
         self._note_peak_memory()
         seen, kept = pruner.images_seen - self._logged[0], pruner.images_kept - self._logged[1]
@@ -224,7 +243,8 @@ class PruningScheduleHook(Hook):
         return PruningSummary(
             selector=type(pruner.selector).__name__,
             location=model.pruning_location,
-            mode=_mode_text(model),
+            mode=model.pruning_mode,
+            score_scale=model.pruning_score_scale,
             ratio=pruner.ratio,
             images_seen=seen * ranks,
             images_kept=kept * ranks,

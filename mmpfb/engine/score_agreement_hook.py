@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmpfb.analysis.agreement import overlap, rank_correlation
 from mmpfb.core.checks import check_share
+from mmpfb.core.importance import lowest
 from mmpfb.core.pooling import pool_features
 from mmpfb.core.randomness import generator_for
 from mmpfb.engine.pruning_schedule_hook import pruning_model
@@ -32,9 +33,10 @@ class ScoreAgreementHook(Hook):
 
     The training itself is that of ``mode='reuse'`` and is not changed. Every scale has an estimator
     of its own, which learns from the images that *it* would have kept, and gets the same random
-    numbers. Writes ``score_agreement.json``: for every pruned iteration the overlap of the kept
-    images and the rank correlation of the log densities with those of the run. The record is not
-    resumed.
+    numbers. Writes ``score_agreement.json``, for every pruned iteration in comparison with the run:
+    the overlap of the kept images, the overlap of the images that density alone would keep (the
+    shared random numbers have no part in it), and the rank correlation of the log densities. The
+    record is not resumed. The passes take time, so the times of such a run mean nothing.
 
     Args:
         scales: Scales of the scoring pass.
@@ -99,21 +101,30 @@ class ScoreAgreementHook(Hook):
         kept = pruner.last_kept
         if kept is None or not all(selector.ready for selector in self._selectors.values()):
             for name, selector in self._selectors.items():
-                selector.observe(features[name])
+                # As the modes themselves do it: 'rescore' learns from where pruning is due.
+                if name == REFERENCE or pruner.phase is Phase.PRUNE:
+                    selector.observe(
+                        features[name]
+                        if kept is None or name != REFERENCE
+                        else features[name][kept]
+                    )
             return
         entry: dict[str, Any] = {
             'iteration': runner.iter,
             'seen': len(features[REFERENCE]),
             'kept': len(kept),
         }
-        densities = {}
+        densities: dict[str, Tensor] = {}
+        rarest: dict[str, list[int]] = {}
         for name, selector in self._selectors.items():
             # The random numbers of the run itself.
             generator = generator_for(pruner.seed, get_rank(), pruner.iteration - 1)
             choice = selector.select(features[name], len(kept), generator).keep
             densities[name] = selector.estimator.log_density(features[name])
+            rarest[name] = lowest(densities[name], len(kept)).tolist()
             entry[name] = {
                 'overlap': overlap(choice.tolist(), kept),
+                'density_overlap': overlap(rarest[name], rarest[REFERENCE]),
                 'rank_correlation': rank_correlation(densities[name], densities[REFERENCE]),
             }
             selector.observe(features[name].index_select(0, choice))

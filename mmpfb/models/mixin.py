@@ -88,7 +88,10 @@ class BatchPruningMixin:
         """
         if not self.training or not torch.is_grad_enabled():
             return super().loss(inputs, data_samples, *args, **kwargs)
-        if self.pruner.phase is Phase.IDLE:
+        # In evaluation mode the features of the first iterations are those of running statistics
+        # that have yet to settle: centroids taken from them would lie apart from all later images.
+        too_early = self.pruner.phase is Phase.OBSERVE and self.pruning_mode == 'rescore'
+        if self.pruner.phase is Phase.IDLE or too_early:
             self.pruner.count_unscored(len(data_samples))
             return super().loss(inputs, data_samples, *args, **kwargs)
 

@@ -129,7 +129,7 @@ class Probe:
 
     def _run_whole(self) -> tuple[Tensor, Any]:
         errors: dict[str, Exception] = {}
-        for size in IMAGE_SIZES:
+        for size in self._image_sizes():
             images = self._images(size)
             try:
                 return images, self._extract(images)
@@ -137,8 +137,16 @@ class Probe:
                 errors.setdefault(first_line(caught), caught)
         raise LocationError(
             f'The features of {type(self._encoder).__name__} could not be computed for square '
-            f'images of {IMAGE_SIZES} pixels, so no cut could be tested: {"; ".join(errors)}'
-        ) from list(errors.values())[-1]
+            f'images of {self._image_sizes()} pixels, so no cut could be tested; the first error: '
+            f'{next(iter(errors))}'
+        ) from next(iter(errors.values()))
+
+    def _image_sizes(self) -> list[int]:
+        """Return the sides to try: a small one, those that the encoder names, and usual ones."""
+        named = [getattr(module, 'img_size', None) for module in self._encoder.modules()]
+        sides = [size[0] if isinstance(size, (list, tuple)) else size for size in named]
+        known = [side for side in sides if isinstance(side, int)]
+        return list(dict.fromkeys([IMAGE_SIZES[0], *known, *IMAGE_SIZES[1:]]))
 
     def _images(self, size: int) -> Tensor:
         channels = _num_image_channels(self._encoder)
@@ -199,7 +207,7 @@ class Probe:
             return scoring
         except Exception as caught:  # noqa: BLE001 - any failure of the pass is the answer
             error = caught
-        for size in IMAGE_SIZES:
+        for size in self._image_sizes():
             try:
                 # A network of one size takes scaled images of other sizes, which it never gets.
                 self._extract(self._images(size))

@@ -9,7 +9,8 @@ from mmpfb.analysis.summary import LONGEST_HISTORY
 FULL = PruningSummary(
     selector='PFB',
     location='backbone.layer3',
-    mode='mode reuse',
+    mode='reuse',
+    score_scale=1.0,
     ratio=0.5,
     images_seen=20_000,
     images_kept=12_345,

@@ -140,7 +140,7 @@ def test_retention_is_recorded_by_number_where_images_have_no_path(tmp_path):
 def test_stock_timm_classifier_is_told_the_way_out(tmp_path):
     cfg = config(tmp_path)
     cfg.model = dict(type='TimmClassifier', model_name='resnet10t', num_classes=NUM_CLASSES)
-    with pytest.raises(TypeError, match='got TimmClassifier; .*PFBImageClassifier with a'):
+    with pytest.raises(TypeError, match='got TimmClassifier; .*mmpfb.PFBTimmClassifier'):
         Runner.from_cfg(cfg).train()
 
 

@@ -428,3 +428,29 @@ def test_a_resumed_run_says_that_its_scores_change(tmp_path, caplog):
     text = 'was scored with mode reuse and goes on with mode rescore, score scale 0.5'
     log = ''.join(path.read_text() for path in tmp_path.glob('*/*.log'))
     assert text in log
+
+
+@pytest.mark.parametrize(
+    ('pruning', 'begin', 'warned'),
+    [
+        ({'mode': 'rescore'}, 49, True),
+        ({'mode': 'rescore'}, 50, False),
+        ({'mode': 'reuse'}, 10, False),
+        ({'mode': 'rescore', 'selector': {'type': 'Uniform'}}, 10, False),
+    ],
+)
+def test_scores_by_unsettled_statistics_are_warned_about(tmp_path, pruning, begin, warned):
+    hook = {'by': 'iter', 'begin': begin, 'end': 60}
+    runner = Runner.from_cfg(config(tmp_path, max_iters=60, pruning=pruning, hook=hook))
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner.call_hook('before_train')
+    log = ''.join(path.read_text() for path in tmp_path.glob('*/*.log'))
+    assert ('They need some 50 iterations to settle' in log) is warned
+
+
+def test_rescore_learns_from_where_pruning_is_due(tmp_path):
+    runner = run(tmp_path, pruning={'mode': 'rescore'}, max_iters=20)
+    pruner = runner.model.pruner
+    # Iterations 5 to 15; two of them collect eight centroids from batches of four.
+    assert pruner.iterations_pruned == 8
+    assert pruner.selector.estimator.counts.sum() == 8 + 8 * 2

@@ -148,8 +148,9 @@ def test_an_unpruned_step_is_the_stock_step_bit_for_bit(phase):
     model.pruner.phase = phase
     got, expected = model.loss(*batch()), stock.loss(*batch())
     assert all(torch.equal(got[key], expected[key]) for key in expected)
-    # An observed batch is scored, so that the estimator knows what it will be asked about.
-    assert model.pruner.selector.ready == (phase is Phase.OBSERVE)
+    # Running statistics that have yet to settle would spoil the first centroids.
+    assert model.pruner.selector.num_images_missing == 4
+    assert (model.pruner.images_seen, model.pruner.images_kept) == (4, 4)
     for left, right in zip(
         model.state_dict().values(), stock.state_dict().values(), strict=True
     ):
@@ -260,6 +261,14 @@ def test_a_network_of_one_size_is_refused_with_the_scales_that_work():
     model, _ = rescored(config, location=location)
     model.loss(*batch())
     assert_bit_equal_step(model, build(config).train(), *batch())
+
+
+def test_a_network_is_probed_at_the_size_that_it_names():
+    config = {
+        'type': 'TimmClassifier', 'model_name': 'vit_tiny_patch16_224', 'img_size': 72, 'depth': 4,
+        'patch_size': 8,
+    }
+    assert build(pruned(config)).pruning_location == 'model.blocks.1'
 
 
 def test_position_embeddings_that_are_resized_take_any_scale():

@@ -19,11 +19,11 @@ def run(*arguments):
 
 
 def entry(iteration, half, quarter):
-    same = {'overlap': 1.0, 'rank_correlation': 1.0}
+    same = {'overlap': 1.0, 'density_overlap': 1.0, 'rank_correlation': 1.0}
     return {
         'iteration': iteration, 'seen': 8, 'kept': 4, 'reuse': same,
-        '0.5': {'overlap': half, 'rank_correlation': half / 2},
-        '0.25': {'overlap': quarter, 'rank_correlation': float('nan')},
+        '0.5': {'overlap': half, 'density_overlap': half / 4, 'rank_correlation': half / 2},
+        '0.25': {'overlap': quarter, 'density_overlap': 0.0, 'rank_correlation': float('nan')},
     }
 
 
@@ -42,10 +42,11 @@ def test_the_table_holds_the_means_of_the_run_and_of_its_thirds(work_dir):
     lines = result.stdout.splitlines()
     assert lines[0] == 'scenes: 3 pruned iterations'
     assert 'overlap by 50.0%' in lines[1]
-    rows = [line.split() for line in lines[3:-1]]
-    assert [(row[0], row[-2], row[-1]) for row in rows] == [
-        ('0.5', '60.0%', '0.300'), ('0.5', '40.0%', '0.200'), ('0.5', '60.0%', '0.300'),
-        ('0.5', '80.0%', '0.400'), *[('0.25', '20.0%', 'nan')] * 4,
+    rows = [line.split() for line in lines[4:-1]]
+    assert [(row[0], *row[-3:]) for row in rows] == [
+        ('0.5', '60.0%', '15.0%', '0.300'), ('0.5', '40.0%', '10.0%', '0.200'),
+        ('0.5', '60.0%', '15.0%', '0.300'), ('0.5', '80.0%', '20.0%', '0.400'),
+        *[('0.25', '20.0%', '0.0%', 'nan')] * 4,
     ]
     with Image.open(work_dir / 'score_agreement.png') as picture:
         assert picture.width > picture.height

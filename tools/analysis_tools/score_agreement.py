@@ -74,13 +74,16 @@ def print_table(label: str, record: list[dict[str, Any]]) -> None:
     """Print means over the run and its thirds."""
     chance = fmean(entry['kept'] / entry['seen'] for entry in record)
     print(f'{label}: {len(record)} pruned iterations')
-    print(f'  two random choices would overlap by {chance:.1%}')
+    print(f'  independent random choices overlap by {chance:.1%}')
+    print('  (what is kept shares the random numbers of the run, "by density" does not)')
     parts = {'whole run': record, **dict(zip(PARTS, in_parts(record, len(PARTS)), strict=False))}
-    print(f'  {"scale":>6} {"":>13} {"same images":>12} {"rank correlation":>17}')
+    titles = f'{"same kept":>10} {"by density":>11} {"rank correlation":>17}'
+    print(f'  {"scale":>6} {"":>13} {titles}')
     for scale in scales_of(record):
         for name, part in parts.items():
             print(
-                f'  {scale:>6} {name:>13} {mean_of(part, scale, "overlap"):>12.1%} '
+                f'  {scale:>6} {name:>13} {mean_of(part, scale, "overlap"):>10.1%} '
+                f'{mean_of(part, scale, "density_overlap"):>11.1%} '
                 f'{mean_of(part, scale, "rank_correlation"):>17.3f}'
             )
 
@@ -96,7 +99,7 @@ def draw(records: dict[str, list[dict[str, Any]]], path: Path) -> None:
         iterations = [fmean(entry['iteration'] for entry in part) for part in parts]
         for index, scale in enumerate(scales_of(record)):
             for axes, measure, factor in (
-                (left, 'overlap', 100),
+                (left, 'density_overlap', 100),
                 (right, 'rank_correlation', 1),
             ):
                 values = [factor * mean_of(part, scale, measure) for part in parts]
@@ -105,8 +108,8 @@ def draw(records: dict[str, list[dict[str, Any]]], path: Path) -> None:
         chance = 100 * fmean(entry['kept'] / entry['seen'] for entry in record)
         left.axhline(chance, color='grey', linewidth=0.8)
         left.annotate('chance', (iterations[-1], chance), ha='right', va='bottom', color='grey')
-        left.set(xlabel='iteration', ylabel='same images kept (%)', ylim=(0, 102), title=label)
-        right.set(xlabel='iteration', ylabel='rank correlation of densities', ylim=(-0.1, 1.02))
+        left.set(xlabel='iteration', ylabel='same rarest images (%)', ylim=(0, 102), title=label)
+        right.set(xlabel='iteration', ylabel='rank correlation of densities', ylim=(-0.35, 1.02))
         for axes in (left, right):
             axes.grid(alpha=0.3)
         right.legend(loc='lower right')
