@@ -76,7 +76,8 @@ class TrainingSteps:
                     f'{self.batch_size}: the features of the model are not finite.'
                 )
             missing = selector.num_images_missing
-            self._step(Phase.OBSERVE)
+            # Not by observing, which means nothing to a model that scores in a pass of its own.
+            self._step(Phase.PRUNE)
 
     def _step(self, phase: Phase, ratio: float = 0.0) -> None:
         self.model.pruner.phase, self.model.pruner.current_ratio = phase, ratio

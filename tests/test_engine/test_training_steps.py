@@ -106,4 +106,4 @@ def test_features_that_are_not_finite_are_an_error():
         model.backbone.layer1[0].conv1.weight.fill_(torch.nan)
     with pytest.raises(RuntimeError, match='PFB still waits for 8 images .* not finite'):
         TrainingSteps(model, OPTIMIZER, batch_of(4))
-    assert model.pruner.phase is Phase.OBSERVE
+    assert model.pruner.phase is Phase.PRUNE
