@@ -41,7 +41,8 @@ def test_python_snippets_run(snippet, tmp_path):
         exec(compile(snippet, 'snippet', 'exec'), {'__name__': 'snippet'})
         return
     base = re.search(r"_base_ = '(.+?)'", snippet).group(1)
-    classifies = 'PFBImageClassifier' in snippet
+    whole_network = 'PFBTimmClassifier' in snippet
+    classifies = whole_network or 'PFBImageClassifier' in snippet
     model, _ = CLASSIFIERS['resnet'] if classifies else SEGMENTORS['deeplabv3-resnet']
     (tmp_path / base).write_text(f'model = {model!r}\ndefault_hooks = {{}}\n')
     child = tmp_path / 'child.py'
@@ -50,6 +51,8 @@ def test_python_snippets_run(snippet, tmp_path):
     built = build(config.model)
     named = re.search(r"location='([\w.]+)'", snippet)
     default = 'backbone.layer1' if classifies else 'backbone.layer3'
+    if whole_network:
+        default = 'model.layer1'
     assert built.pruning_location == (named.group(1) if named else default)
     from mmpfb.registry import HOOKS
 
