@@ -15,8 +15,7 @@ def check_ratio(name: str, value: Any) -> float:
     Raises:
         ValueError: If ``value`` is not a finite number in [0, 1).
     """
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not 0 <= float(value) < 1:
+    if not _is_number(value) or not 0 <= float(value) < 1:
         raise ValueError(f'Expected argument `{name}` to be in [0, 1), but got {value!r}.')
     return float(value)
 
@@ -27,8 +26,7 @@ def check_share(name: str, value: Any) -> float:
     Raises:
         ValueError: If ``value`` is not a finite number in (0, 1].
     """
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not 0 < float(value) <= 1:
+    if not _is_number(value) or not 0 < float(value) <= 1:
         raise ValueError(f'Expected argument `{name}` to be in (0, 1], but got {value!r}.')
     return float(value)
 
@@ -52,8 +50,7 @@ def check_non_negative(name: str, value: Any, upper: float = math.inf) -> float:
     Raises:
         ValueError: If ``value`` is not finite or is out of the range.
     """
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not 0 <= float(value) <= upper or math.isinf(value):
+    if not _is_number(value) or not 0 <= float(value) <= upper or math.isinf(value):
         bound = 'a finite number of at least 0' if upper == math.inf else f'in [0, {upper:g}]'
         raise ValueError(f'Expected argument `{name}` to be {bound}, but got {value!r}.')
     return float(value)
@@ -82,3 +79,7 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
             f'but got {value!r}.'
         )
     return str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -103,14 +103,14 @@ class Probe:
         with traceless(self._model, self._like.device):
             images, whole = self._run_whole()
             places = candidate_paths(self._model, self._encoder_name)
-            scored = [path for path in places if self._try_scoring(path, images)[0] is None]
             cuttable = [
                 path
                 for path in (places if mode == 'reuse' else [])
                 if self._try_cut(self._model.get_submodule(path), images, whole)[0] is None
             ]
-        if cuttable:
-            return f'it can be cut at: {", ".join(cuttable)}'
+            if cuttable:
+                return f'it can be cut at: {", ".join(cuttable)}'
+            scored = [path for path in places if self._try_scoring(path, images)[0] is None]
         other = f"mode='rescore' works at: {', '.join(scored)}" if scored else ''
         if mode == 'reuse':
             return f'none of its stages allows it{"; " + other if scored else ""}'
@@ -128,18 +128,19 @@ class Probe:
         )
 
     def _run_whole(self) -> tuple[Tensor, Any]:
-        errors: dict[str, Exception] = {}
+        error: Exception | None = None
         for size in self._image_sizes():
             images = self._images(size)
             try:
                 return images, self._extract(images)
             except Exception as caught:  # noqa: BLE001 - which error tells a wrong size is unknowable
-                errors.setdefault(first_line(caught), caught)
+                error = error or caught
+        assert error is not None
         raise LocationError(
             f'The features of {type(self._encoder).__name__} could not be computed for square '
             f'images of {self._image_sizes()} pixels, so no cut could be tested; the first error: '
-            f'{next(iter(errors))}'
-        ) from next(iter(errors.values()))
+            f'{first_line(error)}'
+        ) from error
 
     def _image_sizes(self) -> list[int]:
         """Return the sides to try: a small one, those that the encoder names, and usual ones."""
@@ -213,7 +214,7 @@ class Probe:
                 self._extract(self._images(size))
                 scoring.output(self._model, self._images(size))
                 return scoring
-            except Exception:  # noqa: BLE001, PERF203 - as above
+            except Exception:  # noqa: BLE001 - as above
                 continue
         raise ValueError(
             f'Expected a `score_scale` at which {type(self._encoder).__name__} takes images, but '

@@ -41,12 +41,14 @@ class ScoringPass:
         """
         cut = model.get_submodule(self.location)
         if self.location.startswith(f'{self.encoder}.'):
+            owner = self.encoder
             # Not called as a module: hooks on the encoder would see its pass begin and not end.
-            forward, owner = model.get_submodule(self.encoder).forward, self.encoder
+            forward = model.get_submodule(owner).forward
         else:
-            forward, owner = getattr(model, self.extract), ''
+            owner, forward = '', getattr(model, self.extract)
         enclosing = _enclosing(model, owner, self.location)
-        with traceless(model, images.device):
+        # Of the encoder alone where that is enough: the flags are walked through in every step.
+        with traceless(model.get_submodule(owner), images.device):
             return output_at(cut, lambda: forward(downscale(images, self.scale)), enclosing)
 
 
