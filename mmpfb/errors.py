@@ -9,6 +9,10 @@ class EstimatorStateError(ValueError):
     """A saved selector or estimator state does not fit the object that shall take it."""
 
 
+class ImageLossError(ValueError):
+    """The losses of single images cannot be told from the loss functions of a model."""
+
+
 class MissingExtraError(ImportError):
     """A component needs a package that is not installed."""
 

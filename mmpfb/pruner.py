@@ -16,7 +16,7 @@ from mmpfb.core.host_copy import HostCopy
 from mmpfb.core.pooling import pool_features, stage_tensors
 from mmpfb.core.randomness import generator_for
 from mmpfb.errors import EstimatorStateError, NoEffectWarning
-from mmpfb.selectors import Selector
+from mmpfb.selectors import Needs, Selector
 
 
 class Phase(enum.Enum):
@@ -98,8 +98,8 @@ class BatchPruner:
         The host does not wait for the choice; see :attr:`last_kept`.
 
         Args:
-            output: Output of the stage by which images are scored; any tensor on the device if the
-                selector needs no features.
+            output: What the selector needs: the output of a stage for features, the tensor itself
+                for losses and gradients, any tensor on the device for nothing.
             batch_size: Number of images in the batch ``B``.
 
         Returns:
@@ -204,9 +204,13 @@ class BatchPruner:
             setattr(self, name, int(state[name]))
 
     def _choose(self, output: Any, batch_size: int, device: torch.device) -> Tensor | None:
+        needs = self.selector.needs
         features = torch.empty(batch_size, 0, device=device)
-        if self.selector.needs_features:
+        if needs is Needs.FEATURES:
             features = pool_features(output, self.selector.dim, self.channel_axis)
+        elif needs is not Needs.NOTHING:
+            features = output
+        if needs is not Needs.NOTHING:
             self._non_finite = self._non_finite + (~usable_rows(features)).sum()
         keep = None
         if self.phase is Phase.PRUNE and self.selector.ready:
@@ -217,7 +221,7 @@ class BatchPruner:
             self._count(batch_size, num_retained, pruned=True)
         else:
             self._count(batch_size, batch_size, pruned=False)
-        if self.selector.needs_features:
+        if needs is Needs.FEATURES:
             self.selector.observe(features if keep is None else features.index_select(0, keep))
         return keep
 

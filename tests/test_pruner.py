@@ -6,7 +6,7 @@ import torch
 from mmpfb.core.selection import Selection
 from mmpfb.errors import EstimatorStateError
 from mmpfb.pruner import BatchPruner, Mean, Phase
-from mmpfb.selectors import PFB, Selector, Uniform
+from mmpfb.selectors import PFB, Needs, Selector, Uniform
 
 
 def features(size=8, seed=0):
@@ -81,7 +81,7 @@ def test_half_precision_features_are_scored_in_float32_under_autocast():
 
 def test_a_selector_that_returns_loss_weights_is_refused():
     class Weighted(Selector):
-        needs_features = False
+        needs = Needs.NOTHING
 
         def select(self, features, num_retained, generator):
             return Selection(torch.arange(num_retained), weight=torch.ones(num_retained))

@@ -31,6 +31,7 @@ from mmpfb.engine.data_loading import seconds_per_batch  # noqa: E402
 from mmpfb.engine.training_steps import TrainingSteps  # noqa: E402
 from mmpfb.models.mixin import BatchPruningMixin  # noqa: E402
 from mmpfb.models.settings import PruningSettings  # noqa: E402
+from mmpfb.selectors import Needs  # noqa: E402
 
 MODES = ('reuse', 'rescore')
 DEFAULT_SCORE_SCALE = 0.5
@@ -203,7 +204,7 @@ def measure(
     rows = [row(UNPRUNED, 0.0, {batch_size: 1}, None)]
     for (mode, ratio), counts in shares.items():
         pruning = steps[mode].model
-        scored = mode == 'reuse' or pruning.pruner.selector.needs_features
+        scored = mode == 'reuse' or pruning.pruner.selector.needs is not Needs.NOTHING
         scale = pruning.pruning_score_scale if scored else None
         rows.append(row(mode, ratio, counts, scale))
     return rows

@@ -77,9 +77,11 @@ def as_text(cost: Cost, name: str) -> str:
     mode = cost.mode
     if mode == 'rescore':
         mode += f' at score_scale {cost.score_scale:g}'
+    # No place to cut at: the losses of all images decide.
+    cut = f'cut at {cost.location}' if cost.places else 'scored by a pass of the whole network'
     lines = [
         f'{name}: {cost.model}, images of {size}',
-        f'cut at {cost.location}, mode {mode}, ratio {cost.ratio:g} '
+        f'{cut}, mode {mode}, ratio {cost.ratio:g} '
         f'({cost.num_retained} of {cost.batch_size} images retained)',
     ]
     if abs(cost.requested_ratio - cost.ratio) > 1e-9:
@@ -93,13 +95,15 @@ def as_text(cost: Cost, name: str) -> str:
         '',
         f'saved {cost.saved:.1%} of a training step; the limit is the ratio, {cost.ratio:.1%}',
     ]
-    if cost.share_before_cut > LATE_SHARE:
+    if cost.places and cost.share_before_cut > LATE_SHARE:
         lines.append(
             f'{cost.share_before_cut:.0%} of the work lies before {cost.location}: the cut comes '
             'too late to save much; choose an earlier place.'
         )
     if cost.saved < 0:
         lines.append('Scoring costs more than pruning saves here.')
+    if not cost.places:
+        return '\n'.join(lines)
     width = max(len(place.location) for place in cost.places) + 4
     rescore_title = f'rescore at {cost.places_score_scale:g}'
     lines += ['', f'saved at most, at ratio {cost.ratio:g}, by',

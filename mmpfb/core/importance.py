@@ -1,7 +1,7 @@
 """From densities to the images that stay (paper, Eqs. 1 to 3), as functions.
 
 An image is the more important the *lower* its density is, so everything here keeps low values. The
-random numbers are arguments: the functions draw nothing themselves.
+random numbers, or the generator of them, are arguments.
 """
 
 import math
@@ -41,10 +41,38 @@ def perturb_tempered(log_density: Tensor, uniform: Tensor, temperature: float) -
         uniform: Random numbers in [0, 1) of shape ``(B,)``.
         temperature: Strength of the preference for rare images.
     """
-    tiny = torch.finfo(uniform.dtype).tiny
-    gumbel = -(-uniform.clamp(min=tiny).log()).clamp(min=tiny).log()
-    keys = temperature * standardised(log_density) - gumbel
+    keys = temperature * standardised(log_density) - gumbel_noise(uniform)
     return torch.where(torch.isneginf(log_density), log_density, keys)
+
+
+def perturb_ranked(losses: Tensor, uniform: Tensor, share_retained: float) -> Tensor:
+    """Return keys whose lowest ``k`` are a random choice that prefers high losses.
+
+    The image of rank ``i`` of ``B``, counted from 0 and from the lowest loss, is drawn with the
+    weight ``((i + 0.5) / B) ** (1 / share_retained - 1)``, without replacement (the rule of
+    Selective-Backprop in MosaicML's Composer).
+
+    Args:
+        losses: Losses of shape ``(B,)``; those that are not finite are always drawn first.
+        uniform: Random numbers in [0, 1) of shape ``(B,)``.
+        share_retained: Share of the batch that is retained, in (0, 1].
+    """
+    order = torch.sort(losses, stable=True).indices
+    rank = torch.sort(order).indices
+    percentile = (rank + 0.5) / len(losses)
+    keys = -(1 / share_retained - 1) * percentile.log() - gumbel_noise(uniform)
+    return torch.where(torch.isfinite(losses), keys, -torch.inf)
+
+
+def random_ranks(batch_size: int, generator: torch.Generator) -> Tensor:
+    """Return the rank of every image in a random order; the lowest ``k`` are a uniform choice."""
+    return torch.randperm(batch_size, generator=generator).argsort()
+
+
+def gumbel_noise(uniform: Tensor) -> Tensor:
+    """Return standard Gumbel numbers from uniform ones in [0, 1)."""
+    tiny = torch.finfo(uniform.dtype).tiny
+    return -(-uniform.clamp(min=tiny).log()).clamp(min=tiny).log()
 
 
 def standardised(values: Tensor) -> Tensor:

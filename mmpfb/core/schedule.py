@@ -119,3 +119,21 @@ def scheduled_ratio(
     if done >= rising:
         return ratio
     return ratio * (ramp_from + (1 - ramp_from) * done / rising)
+
+
+def linear_between(iteration: int, window: PruningWindow, first: float, last: float) -> float:
+    """Return a value that goes in a straight line from the first pruned iteration to the last one.
+
+    Args:
+        iteration: Iteration, counted from 0; outside of the window the nearer end counts.
+        window: Iterations in which images are pruned.
+        first: Value in the first iteration of the window.
+        last: Value in its last iteration.
+
+    Example:
+        >>> [linear_between(t, PruningWindow(10, 15), 0.0, 2.0) for t in (0, 10, 12, 14, 20)]
+        [0.0, 0.0, 1.0, 2.0, 2.0]
+    """
+    steps = max(window.end - window.begin - 1, 1)
+    done = min(max(iteration - window.begin, 0), steps) / steps
+    return first + (last - first) * done

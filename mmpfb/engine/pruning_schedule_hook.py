@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,23 @@ from typing import Any
 import torch
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook, LoggerHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmpfb.analysis import IterationTimes, PruningSummary, savings
 from mmpfb.core.checks import check_non_negative, check_positive_int
-from mmpfb.core.schedule import PruningWindow, check_window, resolve_window, scheduled_ratio
+from mmpfb.core.schedule import (
+    PruningWindow,
+    check_window,
+    linear_between,
+    resolve_window,
+    scheduled_ratio,
+)
+from mmpfb.engine.unwrapped import unwrapped_model
 from mmpfb.models.mixin import BatchPruningMixin
 from mmpfb.pruner import BatchPruner, Phase
 from mmpfb.registry import HOOKS
+from mmpfb.selectors import Needs
 
 CHECKPOINT_KEY = 'mmpfb'
 # With the usual momentum of 0.1 less than one percent of the initial statistics is left by then.
@@ -44,6 +52,8 @@ class PruningScheduleHook(Hook):
             in [0, 1].
         ramp_from: Share of the ratio at which the ramp begins, in [0, 1].
         interval: Number of iterations between two log entries; None: that of the ``LoggerHook``.
+        temperature: Temperature of the selector in the first and in the last pruned iteration; it
+            changes linearly in between. None leaves the selector's own.
 
     Raises:
         ValueError: If an argument is out of range or ``begin >= end``.
@@ -59,12 +69,14 @@ class PruningScheduleHook(Hook):
         ramp: float = 0.0,
         ramp_from: float = 0.0,
         interval: int | None = None,
+        temperature: Sequence[float] | None = None,
     ) -> None:
         check_window(begin, end, by)
         self.begin, self.end, self.by = begin, end, by
         self.ramp = check_non_negative('ramp', ramp, upper=1)
         self.ramp_from = check_non_negative('ramp_from', ramp_from, upper=1)
         self.interval = None if interval is None else check_positive_int('interval', interval)
+        self.temperature = None if temperature is None else _check_temperature(temperature)
         self._window = PruningWindow(0, 0)
         self._times = IterationTimes()
         self._resumed = False
@@ -81,7 +93,7 @@ class PruningScheduleHook(Hook):
 
         Raises:
             TypeError: If the model of the runner cannot prune.
-            ValueError: If the window or ``min_keep`` does not fit the run.
+            ValueError: If the window, ``min_keep`` or ``temperature`` does not fit the run.
         """
         model = pruning_model(runner)
         pruner = model.pruner
@@ -99,6 +111,11 @@ class PruningScheduleHook(Hook):
             problem = pruner.warn_without_effect(batch_size)
             if problem is not None:
                 runner.logger.warning(problem)
+        if self.temperature is not None and not hasattr(pruner.selector, 'temperature'):
+            raise ValueError(
+                'Expected no argument `temperature` with the selector '
+                f'{type(pruner.selector).__name__}, which has none, but got {self.temperature}.'
+            )
         if self._scores_too_early(model):
             runner.logger.warning(
                 f"mode='rescore' scores by the running statistics of batch normalisation from "
@@ -131,6 +148,11 @@ class PruningScheduleHook(Hook):
             pruner.current_ratio = scheduled_ratio(
                 runner.iter, self._window, pruner.ratio, self.ramp, self.ramp_from
             )
+            if self.temperature is not None:
+                selector: Any = pruner.selector
+                selector.temperature = linear_between(
+                    runner.iter, self._window, *self.temperature
+                )
         else:
             pruner.phase = Phase.IDLE
         if runner.iter == self._window.begin and not pruner.selector.ready:
@@ -203,7 +225,8 @@ class PruningScheduleHook(Hook):
         self._resumed = True
 
     def _scores_too_early(self, model: BatchPruningMixin) -> bool:
-        scored = model.pruning_mode == 'rescore' and model.pruner.selector.needs_features
+        scores = model.pruner.selector.needs is not Needs.NOTHING
+        scored = model.pruning_mode == 'rescore' and scores
         return scored and self._window.begin < SETTLING_ITERATIONS and any(
             isinstance(module, _BatchNorm) and module.training for module in model.modules()
         )
@@ -267,9 +290,7 @@ def pruning_model(runner: Runner) -> BatchPruningMixin:
     Raises:
         TypeError: If it cannot prune.
     """
-    model = runner.model
-    while is_model_wrapper(model):
-        model = model.module
+    model = unwrapped_model(runner)
     if not isinstance(model, BatchPruningMixin):
         raise TypeError(
             f'Expected a model that prunes, but got {type(model).__name__}; set the model type '
@@ -278,6 +299,18 @@ def pruning_model(runner: Runner) -> BatchPruningMixin:
             "'mmpfb.PFBHuggingFaceClassifier', or remove the hook."
         )
     return model
+
+
+def _check_temperature(temperature: Sequence[float]) -> tuple[float, float]:
+    if isinstance(temperature, str) or not isinstance(temperature, Sequence) or (
+        len(temperature) != 2
+    ):
+        raise ValueError(
+            'Expected argument `temperature` to be two numbers, at begin and end of pruning, but '
+            f'got {temperature!r}.'
+        )
+    first, last = (check_non_negative('temperature', value) for value in temperature)
+    return first, last
 
 
 def _mode_text(model: BatchPruningMixin) -> str:

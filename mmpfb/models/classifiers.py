@@ -38,6 +38,7 @@ class WholeNetworkMixin(BatchPruningMixin):
     """For classifiers that hold the network of another package, its head included, as ``model``."""
 
     pruning_encoder = 'model'
+    pruning_head = 'model'
 
     def pruning_features(self, images: Tensor) -> Any:
         """Return what the network computes, through every place where a batch may be cut."""

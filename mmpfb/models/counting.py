@@ -20,13 +20,15 @@ from mmpfb.analysis.flops import (
 from mmpfb.analysis.saving import saving_bound
 from mmpfb.core.gate import BatchGate, tensors_of
 from mmpfb.core.scoring_pass import traceless
+from mmpfb.models.counterparts import pruning_class
 from mmpfb.models.locations import candidate_paths
 from mmpfb.models.mixin import BatchPruningMixin
 from mmpfb.models.placement import AUTO_SCALES
 from mmpfb.models.probe import BATCH_SIZE, RETAINED
 from mmpfb.models.rescore import first_line
 from mmpfb.models.settings import PruningSettings
-from mmpfb.registry import MODELS
+from mmpfb.models.whole_pass import WholePass
+from mmpfb.selectors import Needs
 
 
 class Place(NamedTuple):
@@ -62,8 +64,8 @@ class Cost:
         num_retained: Number of them that are retained.
         full: Operations per image of a step that prunes nothing.
         pruned: Operations of a step that prunes, per image of the whole batch.
-        share_before_cut: Share of ``full`` that lies before the cut.
-        places: Where the model may be cut, from the first to the last.
+        share_before_cut: Share of ``full`` that lies before the cut; 1 if the losses decide.
+        places: Where the model may be cut, from the first to the last; none if the losses decide.
         places_score_scale: Scale at which ``'rescore'`` scores in their bounds.
     """
 
@@ -126,14 +128,19 @@ def count_cost(config: Config, image_size: tuple[int, int], **pruning: Any) -> C
             f'{"x".join(map(str, image_size))} cannot be counted without data: {first_line(error)}'
         ) from error
     mode = model.pruning_mode
+    whole_network = selector.needs.whole_network
+    cut = WholePass(_outputs_alone, model.pruning_score_scale) if whole_network else (
+        model.pruning_cut
+    )
     pruned = count_pruned_step(
-        lambda decide: model.pruning_cut.loss(model, outputs, images, decide),
+        lambda decide: cut.loss(model, outputs, images, decide),
         batch,
         scores_apart=mode == 'rescore',
     )
 
-    encoder = model.pruning_encoder
-    paths = list(dict.fromkeys([*candidate_paths(model, encoder), model.pruning_location]))
+    candidates = candidate_paths(model, model.pruning_encoder)
+    # With a pass through the whole network there is no place to choose.
+    paths = [] if whole_network else list(dict.fromkeys([*candidates, model.pruning_location]))
     before = count_up_to(
         lambda: model.pruning_features(images),
         {path: model.get_submodule(path) for path in paths},
@@ -142,7 +149,7 @@ def count_cost(config: Config, image_size: tuple[int, int], **pruning: Any) -> C
     shares = {path: flops.total / full.total for path, flops in before.items()}
     scale = model.pruning_score_scale if mode == 'rescore' else AUTO_SCALES[0]
     # Images that a choice at random needs not see are not scored.
-    free = not selector.needs_features
+    free = selector.needs is Needs.NOTHING
     can_be_cut = CuttingTest(model, image_size)
     places = [
         Place(
@@ -166,9 +173,14 @@ def count_cost(config: Config, image_size: tuple[int, int], **pruning: Any) -> C
         num_retained=batch.num_retained,
         full=full.per_image(batch.size),
         pruned=pruned.per_image(batch.size),
-        share_before_cut=shares[model.pruning_location],
+        share_before_cut=1.0 if whole_network else shares[model.pruning_location],
         places=places,
     )
+
+
+def _outputs_alone(model: nn.Module, run: Callable[[], Any], batch_size: int) -> Tensor:
+    """Stand for a measure: there are no labels to compute losses from, and they cost nothing."""
+    return next(tensors_of(run()))
 
 
 def pruning_model(config: Config, pruning: Mapping[str, Any]) -> BatchPruningMixin:
@@ -196,10 +208,11 @@ def pruning_model(config: Config, pruning: Mapping[str, Any]) -> BatchPruningMix
     settings = {**settings, **pruning}
     PruningSettings.from_config(settings)
     kind = arguments.pop('type')
-    with ROOT_MODELS.switch_scope_and_registry(arguments.pop('_scope_', None)) as registry:
-        stock = registry.get(kind) if isinstance(kind, str) else kind
+    scope = arguments.pop('_scope_', None)
+    prunes = pruning_class(kind, scope)
+    with ROOT_MODELS.switch_scope_and_registry(scope):
         # Not through the registry, which puts the name of a file in front of messages.
-        return _that_prunes(stock, kind)(pruning=settings, **arguments)
+        return prunes(pruning=settings, **arguments)
 
 
 class CuttingTest:
@@ -325,24 +338,6 @@ def _known(
             f'{", ".join(entry.partition(" ")[2] for entry in table)}.'
         )
     return table[name]
-
-
-def _that_prunes(stock: Any, kind: Any) -> Any:
-    pruning = [
-        model
-        for model in MODELS.module_dict.values()
-        if isinstance(model, type) and issubclass(model, BatchPruningMixin)
-    ]
-    if isinstance(stock, type) and issubclass(stock, BatchPruningMixin):
-        return stock
-    for model in pruning:
-        if stock in model.__bases__:
-            return model
-    names = sorted(base.__name__ for model in pruning for base in model.__bases__[1:])
-    raise TypeError(
-        f'Expected the `type` of the model to be one that prunes or one of {", ".join(names)}, '
-        f'but got {kind!r}.'
-    )
 
 
 def _forget_weights(arguments: Any) -> None:

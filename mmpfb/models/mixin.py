@@ -13,6 +13,7 @@ from mmpfb.models.placement import place_cut
 from mmpfb.models.rescore import ScoringPass
 from mmpfb.models.settings import PruningSettings
 from mmpfb.models.smallest_batch import smallest_trainable_batch
+from mmpfb.models.whole_pass import WholePass
 from mmpfb.pruner import BatchPruner, Phase
 from mmpfb.selectors import build_selector
 
@@ -22,7 +23,7 @@ class _Step:
     """One training step between the scoring of its images and the loss.
 
     Only the heads read the data samples. Their list is empty until the choice is known, so that the
-    labels of other images can never be read.
+    labels of other images can never be read, unless the choice depends on the losses of all images.
     """
 
     data_samples: Sequence
@@ -42,13 +43,15 @@ class BatchPruningMixin:
     Attributes:
         pruning_settings: The checked argument.
         pruner: The decisions and their books, a :class:`mmpfb.pruner.BatchPruner`.
-        pruning_location: Module path at which the batch is cut.
+        pruning_location: Module path at which the batch is cut, or the head if its losses decide.
         pruning_mode: ``'reuse'`` or ``'rescore'``, whatever ``'auto'`` stands for.
         pruning_cut: Computes the loss of a pruned batch.
         pruning_encoder: Name of the child that takes images.
+        pruning_head: Name of the child that ends in the last layer.
     """
 
     pruning_encoder = 'backbone'
+    pruning_head = 'head'
     _step: '_Step | None' = None
 
     def __init__(
@@ -64,7 +67,8 @@ class BatchPruningMixin:
             self._auto_location,
             self.pruning_encoder,
             'pruning_features',
-            selector.needs_features,
+            selector.needs,
+            self.pruning_head,
         )
         self.pruning_location, self.pruning_mode = place.location, place.mode
         for note in (place.note, selector.prepare(place.stage.channels)):
@@ -96,6 +100,8 @@ class BatchPruningMixin:
             return super().loss(inputs, data_samples, *args, **kwargs)
 
         self._step = step = _Step(data_samples)
+        if isinstance(self.pruning_cut, WholePass):
+            step.retained_samples = list(data_samples)
 
         def stock_loss(images: Tensor) -> Any:
             stock = super(BatchPruningMixin, self)

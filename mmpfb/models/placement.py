@@ -7,10 +7,14 @@ from torch import nn
 
 from mmpfb.analysis.saving import modes_by_cost
 from mmpfb.errors import LocationError
+from mmpfb.models.loss_modules import loss_modules
+from mmpfb.models.measures import LastLayerGradients, image_losses
 from mmpfb.models.probe import Probe, Stage
 from mmpfb.models.rescore import Rescore
 from mmpfb.models.reuse import Reuse
 from mmpfb.models.settings import PruningSettings
+from mmpfb.models.whole_pass import WholePass
+from mmpfb.selectors import Needs
 
 # Half the side costs a quarter and agrees with the training features nearly as well as the whole
 # side does; a quarter of the side agrees less and hardly anything is left to save (docs/results.md,
@@ -32,7 +36,7 @@ class Placement(NamedTuple):
     location: str
     mode: str
     stage: Stage
-    cut: Reuse | Rescore
+    cut: Reuse | Rescore | WholePass
     note: str | None = None
 
 
@@ -42,7 +46,8 @@ def place_cut(
     auto_location: Callable[[], str],
     encoder: str,
     extract: str,
-    needs_features: bool,
+    needs: Needs,
+    head: str,
 ) -> Placement:
     """Return where and how the batch of a model is cut.
 
@@ -52,12 +57,17 @@ def place_cut(
         auto_location: Returns what ``location='auto'`` stands for, or raises a ``LocationError``.
         encoder: Name of the child of the model that takes images.
         extract: Name of its method that maps images to features, through the whole encoder.
-        needs_features: Whether the choice depends on the images.
+        needs: What the selector has to know about the images.
+        head: Name of its child that ends in the last layer.
 
     Raises:
+        ImageLossError: If the selector needs losses of images and the model has no loss modules.
         LocationError: If the model cannot be cut as asked for; the message lists where it can.
         ValueError: If the model takes no images of ``score_scale``.
     """
+    if needs.whole_network:
+        return _place_whole_pass(model, settings, needs, head)
+    needs_features = needs is Needs.FEATURES
     probe = Probe(model, encoder, extract)
     location = settings.location
     if location == 'auto':
@@ -94,3 +104,25 @@ def place_cut(
         at_scale = f' at scale {scale:g}' if mode == 'rescore' else ''
         return placed._replace(note=f"mode='auto' is {mode!r}{at_scale} here{reason}.")
     raise errors[0]
+
+
+def _place_whole_pass(
+    model: nn.Module, settings: PruningSettings, needs: Needs, head: str
+) -> Placement:
+    loss_modules(model)
+    measure = image_losses if needs is Needs.LOSSES else LastLayerGradients(head)
+    scale = 1.0 if settings.score_scale is None else settings.score_scale
+    ignored = [
+        f'{name}={value!r}'
+        for name, value, default in (
+            ('mode', settings.mode, 'rescore'),
+            ('location', settings.location, 'auto'),
+        )
+        if value != default
+    ]
+    note = f'the {needs.value} of all images are computed in a forward pass of the whole network'
+    if ignored:
+        note += f'; {" and ".join(ignored)} cannot be had with that'
+    # Nothing is cut, and what is measured has no channels.
+    stage = Stage(channels=1, axis=1, stride=1)
+    return Placement(head, 'rescore', stage, WholePass(measure, scale), f'{note}.')

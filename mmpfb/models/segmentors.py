@@ -11,6 +11,8 @@ from mmpfb.registry import MODELS
 class SegmentorPruningMixin(BatchPruningMixin):
     """Where ``location='auto'`` is for a segmentor."""
 
+    pruning_head = 'decode_head'
+
     def _auto_location(self) -> str:
         """Return the stage that the auxiliary head reads, the deepest one if there are several.
 

@@ -1,5 +1,6 @@
 """What every in-batch selector offers, and how a configuration finds one by name."""
 
+import enum
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -14,19 +15,36 @@ from mmpfb.errors import EstimatorStateError
 _SELECTORS: dict[str, type['Selector']] = {}
 
 
+class Needs(enum.Enum):
+    """What a selector has to know about the images of a batch, and so what a choice costs."""
+
+    NOTHING = 'nothing'
+    """No image is looked at."""
+    FEATURES = 'features'
+    """Pooled features of shape ``(B, D)``: the network up to the stage of the cut."""
+    LOSSES = 'losses'
+    """Losses of shape ``(B, 1)``: a forward pass through the whole network and its loss."""
+    GRADIENTS = 'gradients'
+    """Inner products of the last layer's gradients, ``(B, B)``: that pass, and a step back."""
+
+    @property
+    def whole_network(self) -> bool:
+        """Whether a pass through the whole network is needed, not only up to the cut."""
+        return self in (Needs.LOSSES, Needs.GRADIENTS)
+
+
 class Selector(ABC):
     """Chooses the retained images of a batch; what to do with the choice is not its business.
 
-    A selector sees pooled features and draws random numbers from a generator that it is given. It
-    holds no module and no device: its state follows the features.
+    A selector sees what it needs to know of the images and draws random numbers from a generator
+    that it is given. It holds no module and no device: its state follows what it sees.
 
     Attributes:
-        needs_features: Whether the stage output has to be pooled for it. A selector that does not
-            need it costs nothing.
+        needs: What it has to know about the images.
         dim: Largest number of channels of the pooled features it wants; None means all.
     """
 
-    needs_features: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs.FEATURES
     dim: int | None = None
 
     @property
@@ -57,7 +75,7 @@ class Selector(ABC):
         """Choose the retained images of a batch.
 
         Args:
-            features: Pooled features of shape ``(B, D)``, or ``(B, 0)`` if not needed.
+            features: What :attr:`needs` asks for, a row for each image; ``(B, 0)`` for nothing.
             num_retained: Number of images to retain, from 1 to ``B``.
             generator: CPU generator for everything random.
 

@@ -15,7 +15,13 @@ from torch import Tensor
 
 from mmpfb.core.checks import check_non_negative, check_positive_int
 from mmpfb.core.estimator import DensityEstimator
-from mmpfb.core.importance import add_random_term, lowest, perturb_tempered, share_not_in
+from mmpfb.core.importance import (
+    add_random_term,
+    lowest,
+    perturb_tempered,
+    random_ranks,
+    share_not_in,
+)
 from mmpfb.core.selection import Selection
 from mmpfb.selectors.base import Selector, register_selector
 
@@ -32,8 +38,9 @@ class PFB(Selector):
         balanced: Whether kernels are weighted by the images assigned to them (Eq. 9).
         random_bound: Upper bound ``b`` of the random term (Eq. 3).
         temperature: None for Eq. 3 as printed. A number replaces the random term by a random choice
-            without replacement with log-weights ``-temperature x standardised log density``: 0 is a
-            uniform choice, and the larger it is, the more the density decides.
+            without replacement with log-weights ``-temperature x standardised log density``: 0 is
+            the choice of ``Uniform``, and the larger it is, the more the density decides. The hook
+            can change it in the course of a run.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -96,12 +103,18 @@ class PFB(Selector):
     ) -> Selection:
         """Choose the images of lowest density plus random term (Eqs. 1 to 3)."""
         log_density = self.estimator.log_density(features)
-        # A blocking copy would wait until a GPU has done all work that is queued before it.
-        uniform = torch.rand(len(features), generator=generator).to(log_density, non_blocking=True)
-        if self.temperature is None:
-            key = add_random_term(log_density, uniform, self.random_bound)
+        if self.temperature == 0:
+            # The very choice of `Uniform`, not only one with the same chances.
+            ranks = random_ranks(len(features), generator).to(log_density, non_blocking=True)
+            key = torch.where(torch.isneginf(log_density), log_density, ranks)
         else:
-            key = perturb_tempered(log_density, uniform, self.temperature)
+            # A blocking copy would wait until a GPU has done all work that is queued before it.
+            uniform = torch.rand(len(features), generator=generator)
+            uniform = uniform.to(log_density, non_blocking=True)
+            if self.temperature is None:
+                key = add_random_term(log_density, uniform, self.random_bound)
+            else:
+                key = perturb_tempered(log_density, uniform, self.temperature)
         keep = lowest(key, num_retained)
         random_share = share_not_in(keep, lowest(log_density, num_retained))
         return Selection(keep, score=-key, stats={'random_share': random_share})

@@ -8,21 +8,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mmpfb.core.importance import lowest, random_ranks
 from mmpfb.core.selection import Selection
-from mmpfb.selectors.base import Selector, register_selector
+from mmpfb.selectors.base import Needs, Selector, register_selector
 
 
 @register_selector
 class Uniform(Selector):
     """Keeps a uniformly random subset of each batch."""
 
-    needs_features: ClassVar[bool] = False
+    needs: ClassVar[Needs] = Needs.NOTHING
 
     def select(
         self, features: Tensor, num_retained: int, generator: torch.Generator
     ) -> Selection:
         """Choose images at random, without looking at the features."""
-        order = torch.randperm(len(features), generator=generator)
-        keep = order[:num_retained].sort().values
+        keep = lowest(random_ranks(len(features), generator), num_retained)
         # A blocking copy would wait until a GPU has done all work that is queued before it.
         return Selection(keep.to(features.device, non_blocking=True))

@@ -1,8 +1,16 @@
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpfb.core.schedule import PruningWindow, check_window, resolve_window, scheduled_ratio
+from mmpfb.core.schedule import (
+    PruningWindow,
+    check_window,
+    linear_between,
+    resolve_window,
+    scheduled_ratio,
+)
 
 # Drawn the same way in every run, and free of time limits on a busy machine.
 EXAMPLES = settings(deadline=None, derandomize=True)
@@ -131,6 +139,18 @@ def test_a_scheduled_ratio_never_exceeds_the_ratio(iteration, ratio, ramp, ramp_
     value = scheduled_ratio(iteration, WINDOW, ratio, ramp, ramp_from)
     assert 0 <= value <= ratio * (1 + 1e-12)
     assert iteration in WINDOW or value == 0
+
+
+@pytest.mark.parametrize('window', [PruningWindow(4, 5), PruningWindow(0, 9)])
+def test_a_linear_value_has_its_ends_in_the_first_and_last_pruned_iteration(window):
+    values = [linear_between(t, window, 3.0, -1.0) for t in range(12)]
+    assert values[window.begin] == 3.0
+    if window.end - window.begin > 1:
+        assert values[window.end - 1] == -1.0
+        steps = {round(a - b, 9) for a, b in itertools.pairwise(values[window.begin : window.end])}
+        assert steps == {0.5}
+        assert values[window.end :] == [-1.0] * (12 - window.end)
+    assert values[: window.begin] == [3.0] * window.begin
 
 
 @pytest.mark.parametrize('name', ['ramp', 'ramp_from'])

@@ -66,6 +66,26 @@ def test_epoch_based_loop(tmp_path):
     assert runner.model.pruner.images_seen == 3 * 24
 
 
+def test_the_temperature_follows_its_own_line(tmp_path):
+    class Temperatures(Hook):
+        priority = 'LOWEST'
+        seen = []
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            self.seen.append(runner.model.pruner.selector.temperature)
+
+    runner = Runner.from_cfg(config(tmp_path, hook=dict(temperature=(0.0, 3.0)), max_iters=8))
+    runner.register_hook(Temperatures())
+    runner.train()
+    # Pruning runs from iteration 2 to 5.
+    assert Temperatures.seen == [None, None, 0.0, 1.0, 2.0, 3.0, 3.0, 3.0]
+
+
+def test_a_temperature_of_a_selector_without_one_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r'no argument `temperature` with the selector Uniform'):
+        run(tmp_path, pruning=dict(selector=dict(type='Uniform')), hook=dict(temperature=[1, 2]))
+
+
 def test_ramp_prunes_less_at_first(tmp_path):
     cfg = config(
         tmp_path, max_iters=40, batch_size=8, hook=dict(begin=0.1, end=0.9, ramp=1.0),
@@ -303,6 +323,9 @@ def test_augmentation_and_dropout_draw_the_same_numbers_with_and_without_pruning
         (dict(end=1.5), r'`end` to be in \[0, 1\], but got 1.5'),
         (dict(begin=0, end=2.5, by='epoch'), '`end` to be a whole number'),
         (dict(by='step'), "`by` to be one of 'fraction', 'iter', 'epoch', but got 'step'"),
+        (dict(temperature=1.0), r'`temperature` to be two numbers, at begin and end .* got 1\.0'),
+        (dict(temperature=[1]), r'`temperature` to be two numbers'),
+        (dict(temperature=[1, -1]), r'`temperature` to be a finite number of at least 0, but got'),
         (dict(ramp=2), r'`ramp` to be in \[0, 1\], but got 2'),
         (dict(ramp_from=-1), r'`ramp_from` to be in \[0, 1\], but got -1'),
         (dict(interval=0), '`interval` to be an integer of at least 1, but got 0'),

@@ -3,7 +3,7 @@ import torch
 
 from mmpfb.core.selection import Selection
 from mmpfb.errors import EstimatorStateError
-from mmpfb.selectors import PFB, Selector, Uniform, base, build_selector, register_selector
+from mmpfb.selectors import PFB, Needs, Selector, Uniform, base, build_selector, register_selector
 
 
 class First(Selector):
@@ -30,9 +30,10 @@ def test_arguments_reach_the_selector_and_the_configuration_is_not_changed():
     assert config == {'type': 'PFB', 'num_centroids': 32, 'temperature': 2}
 
 
-@pytest.mark.parametrize('name', ['pfb', 'HighLoss', None])
+@pytest.mark.parametrize('name', ['pfb', 'GradMatch', None])
 def test_an_unknown_selector_is_refused_with_the_list_of_known_ones(name):
-    message = rf"selector `type` to be one of \['PFB', 'Uniform'\], but got {name!r}\."
+    known = r"\['DivBS', 'HighLoss', 'PFB', 'Uniform'\]"
+    message = rf'selector `type` to be one of {known}, but got {name!r}\.'
     with pytest.raises(ValueError, match=message):
         build_selector({'type': name})
 
@@ -67,7 +68,7 @@ def test_a_value_out_of_range_keeps_its_own_message():
 def test_a_registered_selector_is_found_and_listed(no_registration_left):
     assert register_selector(First) is First
     assert type(build_selector({'type': 'First'})) is First
-    with pytest.raises(ValueError, match=r"\['First', 'PFB', 'Uniform'\]"):
+    with pytest.raises(ValueError, match=r"\['DivBS', 'First', 'HighLoss', 'PFB', 'Uniform'\]"):
         build_selector({'type': 'second'})
     # Once more is no conflict.
     register_selector(First)
@@ -84,7 +85,7 @@ def test_a_selector_without_state_needs_nothing_else():
     selector = First()
     selector.prepare(num_channels=8)
     selector.observe(torch.ones(2, 8))
-    assert selector.ready and selector.dim is None and selector.needs_features
+    assert selector.ready and selector.dim is None and selector.needs is Needs.FEATURES
     assert selector.state_dict() == {} and selector.metrics() == {}
     selector.load_state_dict({})
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmpfb.core.pooling import pool_features
 from mmpfb.core.randomness import generator_for
 from mmpfb.errors import EstimatorStateError
-from mmpfb.selectors import PFB
+from mmpfb.selectors import PFB, Uniform
 
 DIM = 16
 
@@ -104,6 +104,13 @@ def test_temperature_zero_is_a_uniform_choice():
     subsets = list(itertools.combinations(range(5), 2))
     assert set(observed) == set(subsets)
     assert chisquare([observed[subset] for subset in subsets]).pvalue > 1e-3
+
+
+def test_temperature_zero_makes_the_choices_of_uniform():
+    selector, features = trained(temperature=0), randn(9, DIM, seed=9)
+    for iteration in range(20):
+        expected = Uniform().select(features, 4, generator_for(iteration)).keep.tolist()
+        assert keep(selector, features, 4, iteration) == expected
 
 
 def test_a_high_temperature_is_pure_density():

@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 from mmpfb.core.randomness import generator_for
 from mmpfb.errors import EstimatorStateError
-from mmpfb.selectors import Uniform
+from mmpfb.selectors import Needs, Uniform
 
 
 def kept(batch_size: int, count: int, iteration: int) -> tuple[int, ...]:
@@ -35,7 +35,7 @@ def test_every_subset_has_the_same_chance():
 
 
 def test_the_features_are_not_looked_at():
-    assert not Uniform.needs_features
+    assert Uniform.needs is Needs.NOTHING
     generators = generator_for(3), generator_for(3)
     empty = Uniform().select(torch.empty(8, 0), 3, generators[0])
     broken = Uniform().select(torch.full((8, 4), torch.nan), 3, generators[1])
