@@ -1,4 +1,4 @@
-"""The law of imports: `core` <- `selectors` <- `analysis` <- `models` <- `engine`."""
+"""The law of imports: core, selectors and samplers, analysis, models, engine, comparison."""
 
 import ast
 import os
@@ -28,6 +28,7 @@ RANK = {
     'models': 5,
     'datasets': 5,
     'engine': 6,
+    'comparison': 7,
 }
 
 

@@ -9,6 +9,7 @@ from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmpfb.engine.image_names import image_name
 from mmpfb.engine.pruning_schedule_hook import pruning_model
 from mmpfb.registry import HOOKS
 
@@ -45,7 +46,7 @@ class RetentionRecordHook(Hook):
         pruner = pruning_model(runner).pruner
         if data_batch is None or pruner.iterations_pruned == self._pruned_before:
             return
-        paths = [_image_name(sample) for sample in data_batch['data_samples']]
+        paths = [image_name(sample) for sample in data_batch['data_samples']]
         kept = range(len(paths)) if pruner.last_kept is None else pruner.last_kept
         for path in paths:
             self._seen[path] = self._seen.get(path, 0) + 1
@@ -63,14 +64,3 @@ class RetentionRecordHook(Hook):
         if is_main_process():
             path = Path(runner.work_dir) / RECORD_FILE
             path.write_text(json.dumps(record, indent=1, sort_keys=True) + '\n')
-
-
-def _image_name(sample: Any) -> str:
-    for key in ('img_path', 'sample_idx'):
-        # Images of a pickled data set have no file of their own; their number names them.
-        if sample.metainfo.get(key) is not None:
-            return str(sample.metainfo[key])
-    raise ValueError(
-        "Expected data samples with 'img_path' or 'sample_idx' in their metainfo, but got "
-        f"{sorted(sample.metainfo)}; add one to `meta_keys` of the packing transform."
-    )

@@ -40,19 +40,19 @@ def pruning_class(kind: Any, scope: str | None = None) -> Any:
     )
 
 
-def pruning_type(kind: Any) -> Any:
+def pruning_type(kind: Any, scope: str | None = None) -> Any:
     """Return the ``type`` that prunes in place of the ``type`` of a model.
 
     Raises:
         TypeError: If there is none.
     """
-    model = pruning_class(kind)
-    return kind if model is resolve_model(kind) else f'mmpfb.{model.__name__}'
+    model = pruning_class(kind, scope)
+    return kind if model is resolve_model(kind, scope) else f'mmpfb.{model.__name__}'
 
 
-def stock_type(kind: Any) -> Any:
+def stock_type(kind: Any, scope: str | None = None) -> Any:
     """Return the ``type`` of the host's model in whose place a model prunes."""
-    model = resolve_model(kind)
+    model = resolve_model(kind, scope)
     if not _prunes(model):
         return kind
     stock = _stock_base(model)

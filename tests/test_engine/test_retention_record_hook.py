@@ -6,7 +6,7 @@ import pytest
 from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
 
-from mmpfb.engine.retention_record_hook import _image_name
+from mmpfb.engine.image_names import image_name
 
 from .tiny_run import config, run
 
@@ -34,4 +34,4 @@ def test_an_image_that_is_always_pruned_is_on_record(tmp_path):
 
 def test_samples_without_a_path_are_refused():
     with pytest.raises(ValueError, match="'sample_idx' in their metainfo, but .* add one"):
-        _image_name(SegDataSample(metainfo={'size': 3}))
+        image_name(SegDataSample(metainfo={'size': 3}))
