@@ -1,5 +1,6 @@
 """Takes the losses of single images from the model to the sampler, and its weights back."""
 
+import inspect
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -22,6 +23,12 @@ from mmpfb.registry import HOOKS
 from mmpfb.samplers import EpochSampler
 
 CHECKPOINT_KEY = 'mmpfb_sampler'
+# Unknown to torch 2.0.
+_ALWAYS: dict[str, Any] = (
+    {'always_call': True}
+    if 'always_call' in inspect.signature(nn.Module.register_forward_hook).parameters
+    else {}
+)
 # Losses are compared with sums of their parts, which half precision adds up differently.
 TOLERANCE = 0.01
 
@@ -128,7 +135,7 @@ class ImageLossesHook(Hook):
             recording_image_losses(self._modules, len(names), weights)
         )
         # A step that raises must leave no hooks behind in the model.
-        handle = model.register_forward_hook(self._stop_after_forward, always_call=True)
+        handle = model.register_forward_hook(self._stop_after_forward, **_ALWAYS)
         self._recording.callback(handle.remove)
 
     def after_train_iter(

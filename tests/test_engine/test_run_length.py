@@ -129,7 +129,8 @@ def test_a_run_without_schedule_stays_without():
 @pytest.mark.parametrize('kind', ['LinearLR', 'PolyLR', 'CosineAnnealingLR', 'ConstantLR'])
 def test_a_warm_up_that_would_vanish_keeps_one_iteration(kind):
     schedulers = [
-        iterations(kind, begin=0, end=3), iterations('MultiStepLR', begin=3, end=240, milestones=[3]),
+        iterations(kind, begin=0, end=3),
+        iterations('MultiStepLR', begin=3, end=240, milestones=[3]),
     ]
     changed = with_iterations(config(schedulers, by_epoch=False), 10, PER_EPOCH)
     assert [(one.begin, one.end) for one in changed.param_scheduler] == [(0, 1), (0, 10)]

@@ -1,0 +1,1 @@
+"""Trains several pruning methods side by side from one configuration."""
