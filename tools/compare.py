@@ -122,6 +122,7 @@ def main() -> None:
     except (OSError, TypeError, ValueError) as error:
         parser.error(str(error))
 
+    print('Counting training FLOPs ...', flush=True)
     costs = count_costs(runs, args.ratio)
 
     def write() -> tuple[str, list[RunResult]]:
@@ -200,6 +201,9 @@ def result_of(run: Run, costs: dict[str, StepCost], metric: str) -> RunResult:
             return RunResult(label, run.seed, failure=run.failure)
         done = f'iteration {run.iterations_done()} of {run.iterations}'
         return RunResult(label, run.seed, unfinished=done)
+    if run.method.kind == 'batch' and not record['images_seen_while_pruning']:
+        reason = 'nothing was pruned: the run was over before the selector had seen enough images'
+        return RunResult(label, run.seed, failure=reason)
     value = record['metrics'].get(metric, math.nan)
     if math.isnan(value):
         known = ', '.join(f'{name} {one:g}' for name, one in record['metrics'].items())

@@ -145,6 +145,7 @@ def as_markdown(rows: Sequence[MethodRow], metric: str, memory: str) -> str:
             _text(row.peak_memory_bytes, lambda value: f'{value / 2**30:.2f} GiB'),
         ]
         lines.append(f'| {" | ".join(cells)} |')
+    lines += ['', 'Times are those of the runs and of whatever else the machine did meanwhile.']
     for title, kind in (('Failed', 'failures'), ('Not finished', 'unfinished')):
         notes = [f'* {row.caption}: {note}' for row in rows for note in getattr(row, kind)]
         if notes:

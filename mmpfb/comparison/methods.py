@@ -44,6 +44,9 @@ class Method:
         return f'{self.title} ({options})' if options else self.title
 
 
+# Options of a method that prunes in the batch that are not those of its selector.
+_SETTINGS = ('mode', 'score_scale', 'location', 'min_keep')
+
 METHODS = {
     method.name: method
     for method in (
@@ -152,10 +155,11 @@ def _prune_in_batch(config: Config, method: Method, ratio: float) -> None:
     pruning = ConfigDict(config.model.get('pruning') or {})
     given = pruning.get('selector') or {}
     same = given.get('type', 'PFB') == method.component
-    pruning.selector = ConfigDict(
-        {**(given if same else {}), 'type': method.component, **method.options}
-    )
+    settings = {key: method.options[key] for key in _SETTINGS if key in method.options}
+    options = {key: value for key, value in method.options.items() if key not in settings}
+    pruning.selector = ConfigDict({**(given if same else {}), 'type': method.component, **options})
     pruning.ratio = ratio
+    pruning.update(settings)
     config.model.pruning = pruning
     hooks = config.setdefault('default_hooks', ConfigDict())
     hooks.setdefault('pruning', ConfigDict(type='mmpfb.PruningScheduleHook'))

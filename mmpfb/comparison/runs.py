@@ -54,7 +54,9 @@ class Run:
     @property
     def can_resume(self) -> bool:
         """Whether there is a checkpoint to go on from."""
-        return (self.folder / 'last_checkpoint').is_file()
+        path = self.folder / 'last_checkpoint'
+        # A run that was killed while it saved may have deleted the one before already.
+        return path.is_file() and Path(path.read_text().strip()).is_file()
 
     def check(self) -> None:
         """Refuse a folder that holds something else.

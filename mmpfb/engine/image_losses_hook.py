@@ -81,6 +81,12 @@ class ImageLossesHook(Hook):
         loop = runner.train_loop
         if isinstance(loop, IterBasedTrainLoop):
             sampler.set_run_length(runner.max_iters * self._batch_size, by='index')
+            if sampler.ratio > 0:
+                runner.logger.info(
+                    f'{type(sampler).__name__} makes passes over the data shorter, not the run: it '
+                    f'has {runner.max_iters} iterations with or without it. To save time lower '
+                    'them with mmpfb.engine.run_length.with_iterations.'
+                )
             if not sampler.infinite:
                 runner.logger.warning(
                     f'{type(sampler).__name__} ends after every pass, which makes an '
@@ -97,6 +103,13 @@ class ImageLossesHook(Hook):
                     'EpochBasedTrainLoop, whose epoch would never end, but got True.'
                 )
             sampler.set_run_length(runner.max_epochs, by='pass')
+            if sampler.ratio > 0 and _has_schedule_by_iteration(runner):
+                runner.logger.warning(
+                    'The learning rate follows a schedule in iterations, made for epochs that '
+                    f'leave nothing out. {type(sampler).__name__} makes epochs shorter, so the run '
+                    'ends before the schedule does: use schedulers with `by_epoch=True` and '
+                    'without `convert_to_iter_based`, or mmpfb.engine.run_length.with_iterations.'
+                )
         if not sampler.wants_losses:
             return
         model = unwrapped_model(runner)
@@ -170,11 +183,9 @@ class ImageLossesHook(Hook):
         sampler = self._attached(runner)
         lengths = sampler.lengths
         if lengths:
-            share = sum(lengths) / (len(lengths) * sampler.num_indices)
             runner.logger.info(
-                f'{type(sampler).__name__} planned {len(lengths)} passes with {sum(lengths):,} '
-                f'images in all, {share:.1%} of what full passes hold; the last one may have been '
-                'left early.'
+                f'{type(sampler).__name__} began {len(lengths)} passes of {min(lengths):,} to '
+                f'{max(lengths):,} of {sampler.num_indices:,} images.'
             )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -272,6 +283,13 @@ class ImageLossesHook(Hook):
     def _stop(self) -> None:
         self._recording.close()
         self._losses = None
+
+
+def _has_schedule_by_iteration(runner: Runner) -> bool:
+    schedulers = runner.param_schedulers or []
+    if isinstance(schedulers, dict):
+        schedulers = [one for several in schedulers.values() for one in several]
+    return any(not scheduler.by_epoch for scheduler in schedulers)
 
 
 def _epoch_sampler(dataloader: DataLoader) -> EpochSampler:

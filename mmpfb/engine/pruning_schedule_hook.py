@@ -239,6 +239,9 @@ class PruningScheduleHook(Hook):
             return
         scalars = {'seen': seen, 'kept': kept, 'ratio': 1 - kept / seen}
         scalars.update(pruner.take_interval_metrics())
+        if self.temperature is not None and pruner.phase is Phase.PRUNE:
+            selector: Any = pruner.selector
+            scalars['temperature'] = selector.temperature
         for name in self._logged_names - scalars.keys():
             # MMEngine repeats the last value of a scalar that is not updated any more.
             runner.message_hub.log_scalars.pop(f'train/pruning/{name}', None)

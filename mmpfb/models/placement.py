@@ -112,17 +112,12 @@ def _place_whole_pass(
     loss_modules(model)
     measure = image_losses if needs is Needs.LOSSES else LastLayerGradients(head)
     scale = 1.0 if settings.score_scale is None else settings.score_scale
-    ignored = [
-        f'{name}={value!r}'
-        for name, value, default in (
-            ('mode', settings.mode, 'rescore'),
-            ('location', settings.location, 'auto'),
-        )
-        if value != default
-    ]
-    note = f'the {needs.value} of all images are computed in a forward pass of the whole network'
-    if ignored:
-        note += f'; {" and ".join(ignored)} cannot be had with that'
+    note = (
+        f'the {needs.value} of all images are computed in a forward pass of the whole network, '
+        "whatever `mode` says"
+    )
+    if settings.location != 'auto':
+        note += f'; location={settings.location!r} has no meaning there'
     # Nothing is cut, and what is measured has no channels.
     stage = Stage(channels=1, axis=1, stride=1)
     return Placement(head, 'rescore', stage, WholePass(measure, scale), f'{note}.')

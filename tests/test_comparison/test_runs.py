@@ -49,7 +49,11 @@ def test_a_run_that_finishes(run, train):
 
 def test_a_run_with_a_checkpoint_is_resumed(run, train):
     assert not run.can_resume
-    (run.folder / 'last_checkpoint').write_text('iter_4.pth')
+    checkpoint = run.folder / 'iter_4.pth'
+    (run.folder / 'last_checkpoint').write_text(str(checkpoint))
+    # Deleted by a run that was killed before it wrote the next one.
+    assert not run.can_resume
+    checkpoint.touch()
     assert run.can_resume
     train('print(sys.argv[4:])')
     assert (run.folder / 'output.txt').read_text() == "['--resume']\n"

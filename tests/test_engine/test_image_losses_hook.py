@@ -306,9 +306,22 @@ def test_a_sampler_that_needs_losses_does_not_work_without_the_hook(tmp_path):
 def test_the_log_tells_how_many_images_there_were(tmp_path):
     run(config(tmp_path, 'UCB', ratio=0.4, length=3))
     assert 'by the losses of 20 images, from 1 loss module' in log_text(tmp_path)
-    assert 'UCB planned 3 passes with 44 images in all, 73.3 %' in log_text(tmp_path).replace(
-        '73.3%', '73.3 %'
+    assert 'UCB began 3 passes of 12 to 20 of 20 images' in log_text(tmp_path)
+
+
+def test_a_run_of_fixed_length_is_told_that_it_saves_nothing(tmp_path):
+    run(config(tmp_path, 'UCB', ratio=0.4, length=3, infinite=True))
+    assert 'UCB makes passes over the data shorter, not the run' in log_text(tmp_path)
+
+
+@pytest.mark.parametrize('by_iteration', [True, False])
+def test_a_schedule_that_ends_after_the_run_is_warned_about(tmp_path, by_iteration):
+    cfg = config(tmp_path, 'UCB', ratio=0.4, length=3)
+    cfg.param_scheduler = dict(
+        type='PolyLR', begin=0, end=3, by_epoch=True, convert_to_iter_based=by_iteration
     )
+    run(cfg)
+    assert ('so the run ends before the schedule does' in log_text(tmp_path)) == by_iteration
 
 
 # What it refuses

@@ -161,7 +161,7 @@ def test_what_cannot_be_had_with_it_is_said(caplog):
     logger.removeHandler(caplog.handler)
     text = caplog.text
     assert 'the losses of all images are computed in a forward pass of the whole network' in text
-    assert "mode='reuse' and location='backbone.layer2' cannot be had with that" in text
+    assert "whatever `mode` says; location='backbone.layer2' has no meaning there" in text
 
 
 class NoLossModules(nn.Module):
