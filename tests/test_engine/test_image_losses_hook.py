@@ -310,7 +310,7 @@ def test_the_log_tells_how_many_images_there_were(tmp_path):
 
 
 def test_a_run_of_fixed_length_is_told_that_it_saves_nothing(tmp_path):
-    run(config(tmp_path, 'UCB', ratio=0.4, length=3, infinite=True))
+    run(config(tmp_path, 'UCB', ratio=0.4, length=3, by_epoch=False))
     assert 'UCB makes passes over the data shorter, not the run' in log_text(tmp_path)
 
 

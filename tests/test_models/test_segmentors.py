@@ -314,7 +314,7 @@ def test_a_module_that_never_runs_is_refused():
         (dict(mode='auto', score_scale='half'), r"`score_scale` .* but got 'half'"),
         (dict(score_scale=0.5), '`score_scale` to be 1.0 with mode=.reuse.'),
         (dict(radio=0.5), r"keys of `pruning` to be among .*'ratio'.* but got \['radio'\]"),
-        (dict(selector=dict(type='Best')), r"one of \['PFB', 'Uniform'.*\], but got 'Best'"),
+        (dict(selector=dict(type='Best')), r"one of \[.*'PFB', 'Uniform'\], but got 'Best'"),
         (dict(selector=dict(type='PFB', num_centroids=1)), '`num_centroids` .* 2, but got 1'),
         (
             dict(selector=dict(type='PFB', centroids=1)),
