@@ -55,14 +55,15 @@ class LastLayerGradients:
             return output
 
         handle = layer.register_forward_hook(begin_gradients)
-        try:
-            losses = run()
-        finally:
-            handle.remove()
-        total, _ = model.parse_losses(losses)  # type: ignore[operator]
-        outputs = [output for _, output in seen]
-        gradients = torch.autograd.grad(total, outputs, allow_unused=True)
-        torch.set_grad_enabled(False)
+        # Leaves the grad mode as it was, which the hook changes.
+        with torch.set_grad_enabled(torch.is_grad_enabled()):
+            try:
+                losses = run()
+            finally:
+                handle.remove()
+            total, _ = model.parse_losses(losses)  # type: ignore[operator]
+            outputs = [output for _, output in seen]
+            gradients = torch.autograd.grad(total, outputs, allow_unused=True)
         positions = [
             _positions(layer, given, gradient, batch_size)
             for (given, _), gradient in zip(seen, gradients, strict=True)

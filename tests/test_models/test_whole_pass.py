@@ -224,6 +224,14 @@ def test_last_layers_of_all_kinds(layer, shape):
     torch.testing.assert_close(products, expected, rtol=1e-4, atol=1e-5 * float(expected.max()))
 
 
+@pytest.mark.parametrize('enabled', [True, False])
+def test_measuring_leaves_the_grad_mode_as_it_was(enabled):
+    toy, inputs = Toy(nn.Linear(3, 2)), torch.randn(4, 3)
+    with torch.set_grad_enabled(enabled):
+        LastLayerGradients('head')(toy, lambda: toy.loss(inputs), 4)
+        assert torch.is_grad_enabled() == enabled
+
+
 @pytest.mark.parametrize('layer', [nn.Conv2d(4, 4, 1, groups=2), nn.Conv1d(4, 4, 3)])
 def test_last_layers_that_are_refused(layer):
     shape = (2, 4, 5, 5) if isinstance(layer, nn.Conv2d) else (2, 4, 5)
