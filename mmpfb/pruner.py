@@ -15,6 +15,7 @@ from mmpfb.core.estimator import usable_rows
 from mmpfb.core.host_copy import HostCopy
 from mmpfb.core.pooling import pool_features, stage_tensors
 from mmpfb.core.randomness import generator_for
+from mmpfb.core.ranks import num_ranks, rank
 from mmpfb.errors import EstimatorStateError, NoEffectWarning
 from mmpfb.selectors import Needs, Selector
 
@@ -48,8 +49,8 @@ class BatchPruner:
         phase: What happens to the next batch. Without a schedule it stays ``Phase.PRUNE``.
         current_ratio: Prune ratio of the next batch, for ramps.
         iteration: Number of batches seen.
-        images_seen: Number of images seen in training.
-        images_kept: Number of images that passed the cut.
+        images_seen: Number of images seen in training, by all ranks.
+        images_kept: Number of images that passed the cut, on all ranks.
     """
 
     def __init__(
@@ -160,11 +161,15 @@ class BatchPruner:
 
     @property
     def non_finite_images(self) -> int:
-        """Number of images seen with NaN, infinite or absurdly large features."""
+        """Number of images of this rank with NaN, infinite or absurdly large features."""
         return int(self._non_finite)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return selector, remainder and counts as tensors and plain values."""
+        """Return selector, remainder and counts as tensors and plain values.
+
+        In distributed training the first rank saves for all: what differs between ranks, the random
+        share and the number of images that are not finite, is its own.
+        """
         return {
             'selector_type': type(self.selector).__name__,
             'selector': self.selector.state_dict(),
@@ -199,7 +204,8 @@ class BatchPruner:
             )
         self._budget.load_state_dict(state['budget'])
         self._random_share_of_run.load_state_dict(state['random_share'])
-        self._non_finite = int(state['non_finite_images'])
+        # Saved by the first rank for itself; all ranks are added up in the end.
+        self._non_finite = int(state['non_finite_images']) if rank() == 0 else 0
         for name in _COUNTS:
             setattr(self, name, int(state[name]))
 
@@ -226,7 +232,7 @@ class BatchPruner:
         return keep
 
     def _select(self, features: Tensor, num_retained: int) -> Tensor:
-        generator = generator_for(self.seed, _rank(), self.iteration)
+        generator = generator_for(self.seed, rank(), self.iteration)
         selection = self.selector.select(features, num_retained, generator)
         if selection.weight is not None:
             raise NotImplementedError(
@@ -240,6 +246,8 @@ class BatchPruner:
 
     def _count(self, seen: int, kept: int, pruned: bool) -> None:
         self.iteration += 1
+        # All ranks are given batches of one size and retain the same number of images.
+        seen, kept = seen * num_ranks(), kept * num_ranks()
         self.images_seen += seen
         self.images_kept += kept
         if pruned:
@@ -290,10 +298,3 @@ class Mean:
     def load_state_dict(self, state: dict[str, float | int]) -> None:
         """Restore what :meth:`state_dict` returned."""
         self._sum, self._count = float(state['sum']), int(state['count'])
-
-
-def _rank() -> int:
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        return int(distributed.get_rank())
-    return 0

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -28,6 +29,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--amp', action='store_true', help='use automatic mixed precision')
     parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the images loaded in an iteration, relative to '
+        'auto_scale_lr.base_batch_size of the config',
+    )
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
@@ -43,6 +50,20 @@ def build_parser() -> argparse.ArgumentParser:
         '--local_rank', '--local-rank', type=int, default=0, help='set by the launcher'
     )
     return parser
+
+
+def train_on_cpus(config: Config) -> None:
+    """Let processes without a GPU train together; MMEngine's launchers ask for one."""
+    torch.distributed.init_process_group('gloo')
+    config.setdefault(
+        'model_wrapper_cfg',
+        dict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=config.get('find_unused_parameters', False),
+        ),
+    )
+    config.model_wrapper_cfg.device_ids = None
 
 
 def main() -> None:
@@ -70,6 +91,14 @@ def main() -> None:
             )
         config.optim_wrapper.type = 'AmpOptimWrapper'
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if config.get('auto_scale_lr', {}).get('base_batch_size') is None:
+            parser.error(
+                'Expected the config to set `auto_scale_lr.base_batch_size` with --auto-scale-lr.'
+            )
+        config.auto_scale_lr.enable = True
+    if args.launcher == 'pytorch' and not torch.cuda.is_available():
+        train_on_cpus(config)
 
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     runner.train()

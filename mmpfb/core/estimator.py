@@ -14,6 +14,7 @@ from mmpfb.core.density import (
     moved_centroids,
     nearest_centroid,
 )
+from mmpfb.core.ranks import SumOverRanks, gather_rows, rank
 from mmpfb.errors import EstimatorStateError
 
 
@@ -23,6 +24,10 @@ class DensityEstimator:
     The first ``num_centroids`` images that :meth:`update` sees become the centroids, each with a
     count of one; from then on it is :attr:`ready` and every update moves the centroids. Images with
     NaN, infinite or absurdly large features never enter the state (see :func:`usable_rows`).
+
+    In distributed training all ranks share one estimate: the state follows the images of all of
+    them, as if one process had seen them in the order of the ranks, and holds the same bits on
+    every rank. So every rank has to call :meth:`update` equally often.
 
     The state is a plain attribute, not a module buffer: the checkpoint of a model that owns an
     estimator has the keys of the stock model.
@@ -65,6 +70,7 @@ class DensityEstimator:
         self._centroids: Tensor | None = None
         self._counts: Tensor | None = None
         self._num_collected = 0
+        self._moving: SumOverRanks | None = None
 
     @property
     def ready(self) -> bool:
@@ -84,6 +90,7 @@ class DensityEstimator:
             RuntimeError: If the estimator is not ready.
         """
         self._require_ready()
+        self._settle()
         assert self._centroids is not None
         return self._centroids
 
@@ -95,6 +102,7 @@ class DensityEstimator:
             RuntimeError: If the estimator is not ready.
         """
         self._require_ready()
+        self._settle()
         assert self._counts is not None
         return self._counts
 
@@ -139,7 +147,7 @@ class DensityEstimator:
         """Learn from retained images: set the centroids first, then move them (Eqs. 7 and 8).
 
         Args:
-            x: Pooled features of shape ``(k, D)``.
+            x: Pooled features of shape ``(k, D)``; ``k`` may be 0 and may differ between ranks.
 
         Raises:
             TypeError: If ``x`` is not floating point.
@@ -148,16 +156,17 @@ class DensityEstimator:
         x = self._accept(x)
         if not self.ready:
             x = self._collect(x)
-        if not self.ready or x.shape[0] == 0:
+        if not self.ready:
             return
         assigned = nearest_centroid(x, self.centroids)
         sums, added = assignment_sums(x, assigned, usable_rows(x), self.num_centroids)
-        self._centroids, self._counts = moved_centroids(
-            self.centroids, self.counts, sums, added, self.momentum
-        )
+        # In one tensor, because every collective operation costs a latency. The numbers of images
+        # of a batch are small enough to be exact in any floating point type.
+        self._moving = SumOverRanks(torch.cat([sums, added[:, None].to(sums.dtype)], dim=1))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as tensors and plain values, safe for ``weights_only`` loading."""
+        self._settle()
         return {
             'num_centroids': self.num_centroids,
             'dim': self.dim,
@@ -198,6 +207,7 @@ class DensityEstimator:
                 f'Expected num_collected in the estimator state to be in [0, {self.num_centroids}]'
                 f', but got {state["num_collected"]}.'
             )
+        self._moving = None
         self._num_collected = int(state['num_collected'])
         self._centroids = None if state['centroids'] is None else state['centroids'].clone()
         self._counts = None if state['counts'] is None else state['counts'].clone()
@@ -205,15 +215,33 @@ class DensityEstimator:
     def _collect(self, x: Tensor) -> Tensor:
         """Turn the first finite rows into centroids and return the rows that are left over."""
         x = x[usable_rows(x)]
+        missing = self.num_missing
+        of_ranks = gather_rows(x[:missing], missing)
         if self._centroids is None or self._counts is None:
             self._centroids = x.new_zeros(self.num_centroids, self.dim)
             self._counts = torch.zeros(self.num_centroids, dtype=torch.int64, device=x.device)
         begin = self._num_collected
-        taken = x[: self.num_centroids - begin]
+        taken = torch.cat(of_ranks)[:missing]
         self._centroids[begin : begin + len(taken)] = taken
         self._counts[begin : begin + len(taken)] = 1
         self._num_collected += len(taken)
-        return x[len(taken) :]
+        before = sum(len(rows) for rows in of_ranks[: rank()])
+        return x[max(missing - before, 0) :]
+
+    def _settle(self) -> None:
+        """Move the centroids by the images of the last update.
+
+        Not in that update: what the other ranks saw is under way until the next score is needed.
+        """
+        if self._moving is None:
+            return
+        total = self._moving.wait()
+        self._moving = None
+        assert self._centroids is not None and self._counts is not None
+        sums, added = total[:, :-1], total[:, -1].to(self._counts.dtype)
+        self._centroids, self._counts = moved_centroids(
+            self._centroids, self._counts, sums, added, self.momentum
+        )
 
     def _accept(self, x: Tensor) -> Tensor:
         """Check the features and bring state and features to one device and precision."""
@@ -224,6 +252,7 @@ class DensityEstimator:
                 f'Expected pooled features of shape (B, {self.dim}), but got {tuple(x.shape)}.'
             )
         x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+        self._settle()
         if self._centroids is not None and self._counts is not None:
             dtype = torch.promote_types(x.dtype, self._centroids.dtype)
             x = x.to(dtype)

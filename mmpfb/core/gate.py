@@ -24,6 +24,10 @@ class BatchGate:
     The hooks are bound methods of an object that refers to no module, so a model that owns a gate
     can be copied and pickled.
 
+    The submodule must not run again in the backward pass, as it does inside of a checkpointed part
+    of the network: nothing tells to which cut that run belongs. It is refused then; checkpointing
+    parts before or behind the cut, or the submodule itself, is fine.
+
     Args:
         cut: Submodule at whose output the batch is cut.
         collector: Module that contains ``cut`` and returns the outputs of several stages.
@@ -82,6 +86,7 @@ class BatchGate:
 
     def _cut(self, module: nn.Module, args: Any, output: Any) -> Any:
         if self._decide is None:
+            _refuse_recomputation()
             return None
         if not self._fired:
             self._fired = True
@@ -146,6 +151,18 @@ def tensors_of(structure: Any) -> Iterator[Tensor]:
     if isinstance(structure, (tuple, list)):
         for item in structure:
             yield from tensors_of(item)
+
+
+def _refuse_recomputation() -> None:
+    # The one sign of a recomputation that both kinds of checkpointing give: a forward pass with
+    # gradients that runs inside of a backward pass.
+    if torch.is_grad_enabled() and torch._C._current_graph_task_id() != -1:
+        raise LocationError(
+            'The submodule at which the batch is cut ran again in the backward pass, inside of a '
+            'larger part of the network that is checkpointed. Checkpoint its stages one by one '
+            "(such as `activation_checkpointing=['backbone.layer1', 'backbone.layer2', ...]` or "
+            "`with_cp=True` of the backbone), or use mode='rescore'."
+        )
 
 
 def _rows(tensor: Tensor, keep: Tensor) -> Tensor:

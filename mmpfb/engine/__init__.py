@@ -3,6 +3,7 @@
 import mmpfb.engine.samplers  # noqa: F401  (registers them)
 from mmpfb.engine.image_losses_hook import ImageLossesHook
 from mmpfb.engine.pruning_schedule_hook import PruningScheduleHook
+from mmpfb.engine.resumable_checkpoint_hook import ResumableCheckpointHook
 from mmpfb.engine.retention_record_hook import RetentionRecordHook
 from mmpfb.engine.run_record_hook import RunRecordHook
 from mmpfb.engine.score_agreement_hook import ScoreAgreementHook
@@ -10,6 +11,7 @@ from mmpfb.engine.score_agreement_hook import ScoreAgreementHook
 __all__ = [
     'ImageLossesHook',
     'PruningScheduleHook',
+    'ResumableCheckpointHook',
     'RetentionRecordHook',
     'RunRecordHook',
     'ScoreAgreementHook',

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import all_reduce, broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -124,7 +124,10 @@ class PruningScheduleHook(Hook):
                 'that are little better than chance. Let pruning begin later.'
             )
         if not self._resumed:
-            pruner.seed = runner.seed
+            # Ranks may have been given different seeds, and a resumed run knows that of the first.
+            seeds = [runner.seed]
+            broadcast_object_list(seeds)
+            pruner.seed = seeds[0]
         if self.interval is None:
             self.interval = _logger_interval(runner)
         self._logged = (pruner.images_seen, pruner.images_kept)
@@ -199,7 +202,11 @@ class PruningScheduleHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the state of pruning to the checkpoint; the ``state_dict`` stays the stock one."""
         model = pruning_model(runner)
-        checkpoint[CHECKPOINT_KEY] = {**model.pruner.state_dict(), 'scores': _mode_text(model)}
+        checkpoint[CHECKPOINT_KEY] = {
+            **model.pruner.state_dict(),
+            'scores': _mode_text(model),
+            'num_ranks': get_world_size(),
+        }
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Restore the state of pruning when a run is resumed.
@@ -221,6 +228,13 @@ class PruningScheduleHook(Hook):
                 f'The run was scored with {state["scores"]} and goes on with {_mode_text(model)}: '
                 'its centroids have to move to the other features.'
             )
+        if state.get('num_ranks', get_world_size()) != get_world_size():
+            runner.logger.warning(
+                f'The run was saved by {_processes(state["num_ranks"])} and goes on with '
+                f'{_processes(get_world_size())}. Centroids and counts go on; the random choices, '
+                'the order of the images and the number of images in an iteration are others, and '
+                'the learning rate stays as it was.'
+            )
         model.pruner.load_state_dict(state)
         self._resumed = True
 
@@ -238,7 +252,7 @@ class PruningScheduleHook(Hook):
         if seen == 0:
             return
         scalars = {'seen': seen, 'kept': kept, 'ratio': 1 - kept / seen}
-        scalars.update(pruner.take_interval_metrics())
+        scalars.update(_mean_over_ranks(pruner.take_interval_metrics()))
         if self.temperature is not None and pruner.phase is Phase.PRUNE:
             selector: Any = pruner.selector
             scalars['temperature'] = selector.temperature
@@ -261,7 +275,11 @@ class PruningScheduleHook(Hook):
         self._note_peak_memory()
         model = pruning_model(runner)
         pruner = model.pruner
-        ranks = get_world_size()
+        non_finite = torch.tensor(pruner.non_finite_images)
+        all_reduce(non_finite)
+        random_share = pruner.random_share
+        if random_share is not None:
+            random_share = _mean_over_ranks({'random_share': random_share})['random_share']
         seen, kept = pruner.images_seen, pruner.images_kept
         pruned_seen = pruner.images_seen_while_pruning
         times = self._times
@@ -272,16 +290,16 @@ class PruningScheduleHook(Hook):
             mode=model.pruning_mode,
             score_scale=model.pruning_score_scale,
             ratio=pruner.ratio,
-            images_seen=seen * ranks,
-            images_kept=kept * ranks,
+            images_seen=seen,
+            images_kept=kept,
             ratio_over_run=1 - kept / seen if seen else 0.0,
             ratio_while_pruning=(
                 1 - pruner.images_kept_while_pruning / pruned_seen if pruned_seen else None
             ),
             iterations=pruner.iteration,
             iterations_pruned=pruner.iterations_pruned,
-            random_share=pruner.random_share,
-            non_finite_images=pruner.non_finite_images,
+            random_share=random_share,
+            non_finite_images=int(non_finite),
             peak_memory_bytes=self._peak_memory or None,
             **savings(times.unpruned, times.pruned, times.waiting, share),
         )
@@ -320,6 +338,18 @@ def _mode_text(model: BatchPruningMixin) -> str:
     if model.pruning_mode == 'reuse':
         return 'mode reuse'
     return f'mode {model.pruning_mode}, score scale {model.pruning_score_scale:g}'
+
+
+def _mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
+    if get_world_size() == 1:
+        return values
+    means = torch.tensor(list(values.values()), dtype=torch.float64)
+    all_reduce(means, 'mean')
+    return dict(zip(values, means.tolist(), strict=True))
+
+
+def _processes(number: int) -> str:
+    return f'{number} process{"es" if number > 1 else ""}'
 
 
 def _logger_interval(runner: Runner) -> int:

@@ -133,13 +133,12 @@ class RunRecordHook(Hook):
             self._started = None
 
     def _record(self, runner: Runner) -> dict[str, Any]:
-        ranks = get_world_size()
-        images = self._images * ranks
+        images = self._images * get_world_size()
         pruned_from = pruned_to = 0
         model = unwrapped_model(runner)
         if isinstance(model, BatchPruningMixin):
-            pruned_from = model.pruner.images_seen_while_pruning * ranks
-            pruned_to = model.pruner.images_kept_while_pruning * ranks
+            pruned_from = model.pruner.images_seen_while_pruning
+            pruned_to = model.pruner.images_kept_while_pruning
         return {
             'iterations': runner.iter,
             'images_loaded': images,

@@ -1,8 +1,9 @@
 """How many images a model needs to train its batch normalisation."""
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmpfb.core.ranks import num_ranks
 
 
 def smallest_trainable_batch(model: nn.Module) -> int:
@@ -33,12 +34,5 @@ def _pools_to_one_pixel(module: nn.Module) -> bool:
 
 
 def _needs_two(module: nn.Module) -> bool:
-    shared = isinstance(module, nn.SyncBatchNorm) and _num_ranks() > 1
+    shared = isinstance(module, nn.SyncBatchNorm) and num_ranks() > 1
     return isinstance(module, _BatchNorm) and not shared
-
-
-def _num_ranks() -> int:
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        return int(distributed.get_world_size())
-    return 1
