@@ -2,7 +2,7 @@ _base_ = [
     '../_base_/models/deeplabv3_r50-d8.py',
     '../_base_/datasets/cityscapes.py',
     '../_base_/schedules/schedule_36k.py',
-    '../_base_/default_runtime.py',
+    '../_base_/long_runtime.py',
 ]
 crop_size = (512, 1024)
 model = dict(

@@ -15,6 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from mmpfb.core.checks import check_bool
 from mmpfb.core.image_losses import ImageLosses, recording_image_losses
 from mmpfb.engine.image_names import image_name, image_names
+from mmpfb.engine.strategies import check_strategy
 from mmpfb.engine.unwrapped import unwrapped_model
 from mmpfb.errors import ImageLossError
 from mmpfb.models.loss_modules import loss_modules
@@ -67,6 +68,14 @@ class ImageLossesHook(Hook):
         self._losses: ImageLosses | None = None
         self._images = torch.empty(0, dtype=torch.int64)
         self._checked = False
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuse what cannot go well, before anything is loaded.
+
+        Raises:
+            ValueError: If the strategy of the runner loses the state of this hook.
+        """
+        check_strategy(runner)
 
     def before_train(self, runner: Runner) -> None:
         """Check that sampler, loop, data set and model fit each other.

@@ -22,6 +22,7 @@ from mmpfb.core.schedule import (
     resolve_window,
     scheduled_ratio,
 )
+from mmpfb.engine.strategies import check_strategy
 from mmpfb.engine.unwrapped import unwrapped_model
 from mmpfb.models.mixin import BatchPruningMixin
 from mmpfb.pruner import BatchPruner, Phase
@@ -87,6 +88,14 @@ class PruningScheduleHook(Hook):
         self._logged = (0, 0)
         self._logged_names: set[str] = set()
         self._peak_memory = 0
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuse what cannot go well, before anything is loaded.
+
+        Raises:
+            ValueError: If the strategy of the runner loses the state of this hook.
+        """
+        check_strategy(runner)
 
     def before_train(self, runner: Runner) -> None:
         """Place the window in the run and say what will happen.

@@ -27,6 +27,7 @@ from mmpfb.errors import EstimatorStateError
 HOOK_LINE = "default_hooks = dict(image_losses=dict(type='mmpfb.ImageLossesHook'))"
 # Kept apart, so that no method draws the numbers that shuffle its pass.
 ORDER, CHOICE = 0, 1
+NUMBERS_AT_ONCE = 1 << 16
 # A CUDA tensor takes 512 bytes however small it is.
 PENDING_PIECES = 1024
 
@@ -116,6 +117,7 @@ class EpochSampler(Sampler[int], ABC):
         self.run_unit = 'pass'
         self._image_of_index: Tensor | None = None
         self._pending: list[tuple[Tensor, Tensor]] = []
+        self._recent: list[tuple[Tensor, Tensor]] = []
         self._observed = False
         self._lengths: list[int] = []
         self._plans: dict[int, Plan] = {}
@@ -184,7 +186,7 @@ class EpochSampler(Sampler[int], ABC):
         if self.infinite:
             return self._stream()
         self._begin(self._pass)
-        return iter(self._order(self._pass)[self._offset :])
+        return _numbers(self._order(self._pass)[self._offset :])
 
     def __len__(self) -> int:
         """Return this rank's number of indices in the current pass; infinite: in a full one."""
@@ -276,10 +278,11 @@ class EpochSampler(Sampler[int], ABC):
                 f'shape (n,), but got {images.dtype} of shape {tuple(images.shape)} and '
                 f'{losses.dtype} of shape {tuple(losses.shape)}.'
             )
-        self._pending.append((images, losses.detach().float()))
+        self._recent.append((images, losses.detach().float()))
         self._observed = True
-        if len(self._pending) == PENDING_PIECES:
-            self._pending = [_joined(self._pending)]
+        if len(self._recent) == PENDING_PIECES:
+            self._pending.append(_joined(self._recent))
+            self._recent = []
 
     def scores(self) -> dict[str, Tensor]:
         """Return copies of the scores of all images by name; NaN where there is none."""
@@ -373,7 +376,7 @@ class EpochSampler(Sampler[int], ABC):
             )
         self.seed = int(state['seed'])
         self._scores = {name: score.cpu().clone() for name, score in state['scores'].items()}
-        self._pending = []
+        self._pending, self._recent = [], []
         self._observed = bool(state['observed'])
         self._lengths = [int(length) for length in state['lengths']]
         self._plans = {
@@ -389,7 +392,7 @@ class EpochSampler(Sampler[int], ABC):
         pass_index, offset = self._locate(self._start)
         while True:
             self._begin(pass_index)
-            yield from self._order(pass_index)[offset:]
+            yield from _numbers(self._order(pass_index)[offset:])
             pass_index, offset = pass_index + 1, 0
 
     def _begin(self, pass_index: int) -> None:
@@ -404,8 +407,8 @@ class EpochSampler(Sampler[int], ABC):
                 '`num_workers` or `prefetch_factor`.'
             )
 
-    def _order(self, pass_index: int) -> list[int]:
-        """Return this rank's indices of a pass in their order."""
+    def _order(self, pass_index: int) -> Tensor:
+        """Return this rank's indices of a pass in their order, int64."""
         plan = self._plan_of(pass_index)
         # Of all indices and then without those that are pruned: methods differ in what they leave
         # out of a pass, and not in the order of the rest.
@@ -417,7 +420,7 @@ class EpochSampler(Sampler[int], ABC):
         else:
             order = order[self._is_planned(plan)[order]]
         total = math.ceil(len(order) / self.world_size) * self.world_size
-        return order[torch.arange(self.rank, total, self.world_size) % len(order)].tolist()
+        return order[torch.arange(self.rank, total, self.world_size) % len(order)]
 
     def _plan_of(self, pass_index: int) -> Plan | None:
         """Return the plan of a pass, made now if it is new; None if it has been forgotten."""
@@ -495,10 +498,10 @@ class EpochSampler(Sampler[int], ABC):
 
     def _flush(self) -> None:
         """Take everything that was observed into the scores."""
-        if not self._pending:
+        if not self._pending and not self._recent:
             return
-        images, losses = (values.cpu() for values in _joined(self._pending))
-        self._pending = []
+        images, losses = (values.cpu() for values in _joined(self._pending + self._recent))
+        self._pending, self._recent = [], []
         if len(images) and not 0 <= int(images.min()) <= int(images.max()) < self.num_images:
             raise ValueError(
                 f'Expected observed images to be in [0, {self.num_images}), but got some from '
@@ -510,6 +513,12 @@ class EpochSampler(Sampler[int], ABC):
         for turn in range(int(repetition.max()) + 1 if len(images) else 0):
             now = repetition == turn
             self.update(images[now], losses[now])
+
+
+def _numbers(indices: Tensor) -> Iterator[int]:
+    # As Python numbers all indices of a pass would take five times the memory.
+    for some in indices.split(NUMBERS_AT_ONCE):
+        yield from some.tolist()
 
 
 def _joined(pieces: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,12 @@
 import copy
 import pickle
 from collections import namedtuple
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from mmpfb.core.gate import BatchGate, take_rows
 from mmpfb.errors import LocationError
@@ -319,3 +321,35 @@ def test_a_dictionary_keeps_its_type():
     rows = take_rows(output, KEEP, 5)
     assert rows.logits.tolist() == [0, 3]
     assert output.logits.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize('use_reentrant', [True, False])
+def test_a_cut_inside_of_a_checkpointed_part_is_refused(use_reentrant):
+    net = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+    gate = BatchGate(cut=net[0], collector=net)
+    images = torch.ones(4, 3, requires_grad=True)
+    with gate.open(batch_size=4, decide=lambda output: torch.tensor([0, 2])):
+        output = checkpoint(net, images, use_reentrant=use_reentrant)
+    with pytest.raises(LocationError, match='ran again in the backward pass.*stages one by one'):
+        output.sum().backward()
+
+
+@pytest.mark.parametrize('use_reentrant', [True, False])
+@pytest.mark.parametrize('part', [0, 1, 2])
+def test_parts_beside_the_cut_may_be_checkpointed(use_reentrant, part):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2))
+    gate = BatchGate(cut=net[0], collector=net)
+    images = torch.rand(4, 3, requires_grad=True)
+    gradients = []
+    for checkpointed in (False, True):
+        if checkpointed:
+            net[part].forward = partial(
+                checkpoint, net[part].forward, use_reentrant=use_reentrant
+            )
+        with gate.open(batch_size=4, decide=lambda output: torch.tensor([0, 2])):
+            net(images).sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in net.parameters()])
+        net.zero_grad()
+    for left, right in zip(*gradients, strict=True):
+        torch.testing.assert_close(left, right)

@@ -77,6 +77,7 @@ def on_each_rank(folder):
     # A checkpoint of one process, made before by the parent.
     cfg = settings(folder / 'from_one', max_iters=9, resume=True)
     cfg.load_from = str(folder / 'one' / 'iter_6.pth')
+    cfg.model_wrapper_cfg.find_unused_parameters = True
     records['from_one'] = trained(cfg)
     records['gradients'] = gradients_of_kept_images(get_rank())
     return records

@@ -1,6 +1,7 @@
 """When one process of several dies, all end with an error, and none waits for it for ever."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -44,11 +45,13 @@ def test_the_others_end_with_an_error(tmp_path, how):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
     try:
         output, _ = started.communicate(timeout=240)
     finally:
-        started.kill()
+        if started.poll() is None:
+            os.killpg(started.pid, signal.SIGKILL)
     assert started.returncode != 0
     lasted = time.time() - float((tmp_path / 'died').read_text())
     assert lasted < 90, lasted
