@@ -352,12 +352,12 @@ class WatchedRun:
         return done
 
     def validate(self, size):
-        """Predict and compute losses without learning, in evaluation and in training mode."""
+        """Predict and compute losses without training: in evaluation mode or without gradients."""
         batch = self.new_batch(size)
         before = self.model.pruner.state_dict()
-        for training in (False, True):
+        for training, gradients in ((False, True), (False, False), (True, False)):
             self.model.train(training)
-            with torch.no_grad():
+            with torch.set_grad_enabled(gradients):
                 results = self.model(batch.images, copy.deepcopy(batch.samples), mode='predict')
                 assert len(results) == size
                 assert len(self.model(batch.images, mode='tensor')) == size
@@ -365,6 +365,7 @@ class WatchedRun:
                 losses = self.model(batch.images, batch.samples, mode='loss')
             assert self.model.decode_head.given == [(batch.numbers, batch.numbers)]
             assert all(torch.isfinite(value).all() for value in losses.values())
+        self.model.train()
         assert_same(self.model.pruner.state_dict(), before)
 
     def go_on_with(self, twin, batch):

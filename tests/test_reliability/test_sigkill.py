@@ -76,3 +76,4 @@ def test_killed_at_random_moments(tmp_path):
     for state in (left, right):
         state['mmpfb'].pop('selector')
     assert left['mmpfb'] == right['mmpfb']
+    print(f'killed {kills} times')

@@ -66,6 +66,12 @@ ITERATIONS, BATCH_SIZE = 8, 4
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(autouse=True)
+def nothing_compiled_before():
+    # Compiled code is kept for the whole process, by the code of the host's functions.
+    torch._dynamo.reset()
+
+
 @pytest.mark.parametrize('mode', ['reuse', 'rescore'])
 @pytest.mark.parametrize('change', CHANGES, ids=lambda change: change.__name__)
 def test_it_goes_together_with_pruning(tmp_path, change, mode):

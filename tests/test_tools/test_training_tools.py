@@ -333,6 +333,7 @@ def test_mmpretrain_train_prunes_any_mmpretrain_config_by_options_alone(
         ('train.py', [CONFIG, '--launcher', 'ssh'], 'invalid choice'),
         ('train.py', [CONFIG, '--amp', '--cfg-options', 'optim_wrapper.type=Other'],
          "OptimWrapper or AmpOptimWrapper with --amp, but got 'Other'"),
+        ('train.py', [CONFIG, '--auto-scale-lr'], 'to set `auto_scale_lr.base_batch_size`'),
         ('test.py', [CONFIG, CONFIG, '--show-dir', 'x', '--cfg-options',
                      'default_hooks.visualization=None'], 'for --show-dir, but it does not'),
         ('test.py', [CLASSIFIER, CONFIG, '--out', 'x'], 'config of a segmentor with --out'),
@@ -396,6 +397,33 @@ def test_train_arguments_reach_the_config(recorded, monkeypatch):
     assert config.model.pruning.ratio == 0.25
     # The variable that a launcher set wins over the argument.
     assert os.environ['LOCAL_RANK'] == '0'
+
+
+def test_the_learning_rate_is_scaled_on_request(recorded, monkeypatch):
+    base = ('--cfg-options', 'auto_scale_lr.base_batch_size=16')
+    for arguments in (base, ('--auto-scale-lr', *base)):
+        call('train.py', CONFIG, *arguments, monkeypatch=monkeypatch)
+
+    left, right = recorded
+    assert 'enable' not in left.auto_scale_lr
+    assert right.auto_scale_lr == {'base_batch_size': 16, 'enable': True}
+
+
+def test_processes_of_the_cpu_meet_over_gloo(recorded, monkeypatch):
+    backends = []
+    monkeypatch.setattr(torch.distributed, 'init_process_group', backends.append)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    call('train.py', CONFIG, '--launcher', 'pytorch', '--cfg-options',
+         'find_unused_parameters=True', monkeypatch=monkeypatch)
+
+    (config,) = recorded
+    assert backends == ['gloo']
+    assert config.model_wrapper_cfg == {
+        'type': 'MMDistributedDataParallel',
+        'broadcast_buffers': False,
+        'find_unused_parameters': True,
+        'device_ids': None,
+    }
 
 
 def test_train_defaults(recorded, monkeypatch):
