@@ -3,9 +3,13 @@
 import random
 
 import numpy as np
+from mmengine.dataset import InfiniteSampler
 from mmengine.registry import DATASETS
 
 from .tiny_run import TinyScenes, config
+
+# Upstream's loop loads all images of the past again when it resumes, and draws for them.
+REPEATS_AUGMENTATION = hasattr(InfiniteSampler, 'skip')
 
 
 @DATASETS.register_module(force=True)
@@ -18,7 +22,8 @@ class NoisyScenes(TinyScenes):
 
 def resumable_config(work_dir, *, interval=1, max_keep_ckpts=2, resume=False, **settings):
     cfg = config(work_dir, **settings)
-    cfg.train_dataloader.dataset.type = 'NoisyScenes'
+    if REPEATS_AUGMENTATION:
+        cfg.train_dataloader.dataset.type = 'NoisyScenes'
     cfg.model.decode_head.dropout_ratio = 0.3
     cfg.default_hooks.checkpoint = dict(
         type='mmpfb.ResumableCheckpointHook',
