@@ -25,7 +25,7 @@ if importlib.util.find_spec('mmpfb') is None:
 from mmpfb.analysis.count_shares import count_shares  # noqa: E402
 from mmpfb.analysis.interleaved import compare, mean_of_rounds, time_in_turn  # noqa: E402
 from mmpfb.analysis.memory import peak_cuda_bytes, saved_tensor_bytes  # noqa: E402
-from mmpfb.core.checks import check_positive_int, check_ratio, check_share  # noqa: E402
+from mmpfb.core.checks import check_device, check_positive_int, check_ratio, check_share  # noqa: E402
 from mmpfb.datasets.synthetic import image_size, synthetic_batch  # noqa: E402
 from mmpfb.engine.data_loading import seconds_per_batch  # noqa: E402
 from mmpfb.engine.training_steps import TrainingSteps  # noqa: E402
@@ -84,12 +84,7 @@ def check(args: argparse.Namespace) -> None:
                 'Expected `rescore` to be among --modes with --score-scale, but got '
                 f'{" ".join(args.modes)}.'
             )
-    try:
-        args.device = torch.device(args.device)
-    except RuntimeError as error:
-        raise ValueError(str(error).splitlines()[0]) from None
-    if args.device.type == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f'Expected a CUDA device for --device {args.device}, but found none.')
+    args.device = check_device(args.device)
     if args.plot is not None:
         if args.plot.suffix != '.png' or not args.plot.parent.is_dir():
             raise ValueError(

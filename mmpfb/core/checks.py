@@ -4,6 +4,8 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
+import torch
+
 
 def check_ratio(name: str, value: Any) -> float:
     """Return ``value`` as a float if it is a prune ratio in [0, 1).
@@ -83,3 +85,18 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_device(name: str) -> torch.device:
+    """Return the device of a name such as ``'cpu'`` or ``'cuda:0'``.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+    if device.type == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(f'Expected a CUDA device for --device {device}, but found none.')
+    return device

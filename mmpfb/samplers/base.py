@@ -22,6 +22,7 @@ from torch.utils.data import Sampler
 from mmpfb.core.budget import exact_ratio
 from mmpfb.core.checks import check_bool, check_choice, check_positive_int, check_ratio
 from mmpfb.core.randomness import generator_for
+from mmpfb.core.ranks import num_ranks, rank
 from mmpfb.errors import EstimatorStateError
 
 HOOK_LINE = "default_hooks = dict(image_losses=dict(type='mmpfb.ImageLossesHook'))"
@@ -106,10 +107,8 @@ class EpochSampler(Sampler[int], ABC):
             )
         self.ratio = check_ratio('ratio', ratio)
         self.infinite = check_bool('infinite', infinite)
-        distributed = dist.is_available() and dist.is_initialized()
-        self.rank = dist.get_rank() if distributed else 0
-        self.world_size = dist.get_world_size() if distributed else 1
-        self.seed = _shared_seed(distributed) if seed is None else int(seed)
+        self.rank, self.world_size = rank(), num_ranks()
+        self.seed = _shared_seed() if seed is None else int(seed)
         self.batch_size: int | None = None
         self.drop_last = False
         self.losses_follow = False
@@ -541,9 +540,9 @@ def _repetition(images: Tensor) -> Tensor:
     return repetition
 
 
-def _shared_seed(distributed: bool) -> int:
+def _shared_seed() -> int:
     # From the system: a global generator would give other draws to everything that comes after.
     seeds = [int.from_bytes(os.urandom(4), 'little')]
-    if distributed:
+    if num_ranks() > 1:
         dist.broadcast_object_list(seeds)
     return seeds[0]

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from mmpfb.engine import PruningScheduleHook
 from mmpfb.errors import EstimatorStateError, NoEffectWarning
+from tests.states import assert_same_state
 
 from .tiny_run import config, run
 
@@ -185,17 +186,6 @@ def test_summary_is_printed_and_written(tmp_path):
 
 def state_of(runner):
     return runner.model.pruner.state_dict()
-
-
-def assert_same_state(left, right):
-    if isinstance(left, dict):
-        assert left.keys() == right.keys()
-        for key in left:
-            assert_same_state(left[key], right[key])
-    elif isinstance(left, torch.Tensor):
-        assert torch.equal(left, right)
-    else:
-        assert left == right
 
 
 @pytest.mark.parametrize('ratio', [0.3, 0.5])

@@ -38,6 +38,7 @@ from torch import nn
 
 from mmpfb.engine import PruningScheduleHook
 from mmpfb.pruner import Phase
+from tests.states import assert_same_state
 
 SIDE = 8
 NUM_CLASSES = 3
@@ -200,18 +201,6 @@ def count_hooks(model):
     return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
 
 
-def assert_same(left, right):
-    if isinstance(left, dict):
-        assert left.keys() == right.keys()
-        for key in left:
-            assert_same(left[key], right[key])
-    elif isinstance(left, torch.Tensor):
-        assert left.dtype == right.dtype
-        assert torch.equal(left, right)
-    else:
-        assert left == right
-
-
 class Schedule(NamedTuple):
     """When what happens, in iterations; the ratio rises in the first ``rising`` pruned ones.
 
@@ -366,7 +355,7 @@ class WatchedRun:
             assert self.model.decode_head.given == [(batch.numbers, batch.numbers)]
             assert all(torch.isfinite(value).all() for value in losses.values())
         self.model.train()
-        assert_same(self.model.pruner.state_dict(), before)
+        assert_same_state(self.model.pruner.state_dict(), before)
 
     def go_on_with(self, twin, batch):
         """Train a copy in place of the model and compare: nothing shared, nothing forgotten."""
@@ -375,16 +364,16 @@ class WatchedRun:
         weights = copy.deepcopy(original.state_dict())
         self.runner.model = twin
         self.train(batch)
-        assert_same(original.pruner.state_dict(), state)
-        assert_same(dict(original.state_dict()), dict(weights))
+        assert_same_state(original.pruner.state_dict(), state)
+        assert_same_state(dict(original.state_dict()), dict(weights))
         original.pruner.phase = twin.pruner.phase
         original.pruner.current_ratio = twin.pruner.current_ratio
         original.decode_head.given.clear()
         take_step(original, batch)
         assert original.decode_head.given == twin.decode_head.given
         assert original.pruner.last_kept == twin.pruner.last_kept
-        assert_same(original.pruner.state_dict(), twin.pruner.state_dict())
-        assert_same(dict(original.state_dict()), dict(twin.state_dict()))
+        assert_same_state(original.pruner.state_dict(), twin.pruner.state_dict())
+        assert_same_state(dict(original.state_dict()), dict(twin.state_dict()))
 
     def resume(self, batch):
         """Save, build everything anew, and go on with that."""

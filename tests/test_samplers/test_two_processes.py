@@ -1,31 +1,19 @@
 """Two real processes: disjoint images, equal plans, equal scores."""
 
-import pickle
-import socket
-
 import pytest
 import torch
 from torch import distributed as dist
-from torch import multiprocessing
 
 from mmpfb.samplers import UCB, InfoBatch
+from tests.ranks import run_on_ranks
 
 from .methods import loss_of
 
 BATCH_SIZE = 4
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(('127.0.0.1', 0))
-        return found.getsockname()[1]
-
-
-def train(rank, port, folder):
-    dist.init_process_group(
-        'gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2
-    )
-    torch.set_num_threads(1)
+def train():
+    rank = dist.get_rank()
     record = {}
     for sampler in (InfoBatch(range(21)), UCB(range(21), 0.3, infinite=True)):
         sampler.set_run_length(1000, by='index' if sampler.infinite else 'pass')
@@ -59,16 +47,12 @@ def train(rank, port, folder):
             'lengths': sampler.lengths,
             'scores': {name: score.tolist() for name, score in sampler.scores().items()},
         }
-    with open(f'{folder}/{rank}.pkl', 'wb') as file:
-        pickle.dump(record, file)
-    dist.destroy_process_group()
+    return record
 
 
 @pytest.fixture(scope='module')
-def records(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('ranks')
-    multiprocessing.spawn(train, (free_port(), str(folder)), nprocs=2)
-    return [pickle.loads((folder / f'{rank}.pkl').read_bytes()) for rank in range(2)]
+def records():
+    return run_on_ranks(train, 2)
 
 
 @pytest.mark.parametrize('name', ['InfoBatch', 'UCB'])

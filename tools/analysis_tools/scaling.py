@@ -21,7 +21,7 @@ if importlib.util.find_spec('mmpfb') is None:
 
 from mmpfb.analysis import scaling  # noqa: E402
 from mmpfb.analysis.scaling import PARTS, SAMPLERS, ScoringSize, SelectorMemory  # noqa: E402
-from mmpfb.core.checks import check_positive_int, check_ratio  # noqa: E402
+from mmpfb.core.checks import check_device, check_positive_int, check_ratio  # noqa: E402
 from mmpfb.selectors import build_selector  # noqa: E402
 
 MEASUREMENTS = ('scoring', 'ranks', 'selectors', 'samplers')
@@ -81,12 +81,7 @@ def check(args: argparse.Namespace) -> None:
         for value in getattr(args, name):
             check_positive_int('map' if name == 'stage_output' else name, value)
     check_positive_int('repeats', args.repeats, minimum=2)
-    try:
-        args.device = torch.device(args.device)
-    except RuntimeError as error:
-        raise ValueError(str(error).splitlines()[0]) from None
-    if args.device.type == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f'Expected a CUDA device for --device {args.device}, but found none.')
+    args.device = check_device(args.device)
     if args.json is not None and (args.json.is_dir() or not args.json.parent.is_dir()):
         raise ValueError(
             'Expected argument `json` to be a file in a folder that exists, but got '
