@@ -9,13 +9,24 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmpfb.errors import LocationError
 from mmpfb.models.placement import place_cut
 from mmpfb.models.rescore import ScoringPass
+from mmpfb.models.reuse import Reuse
 from mmpfb.models.settings import PruningSettings
 from mmpfb.models.smallest_batch import smallest_trainable_batch
 from mmpfb.models.whole_pass import WholePass
 from mmpfb.pruner import BatchPruner, Phase
 from mmpfb.selectors import build_selector
+
+# The compiler keeps code per class, and by default nothing tells it that a model got a hook.
+CUT_DID_NOT_RUN = (
+    'The images left the encoder without having been cut at {!r}. If the model is compiled, one of '
+    'the same classes was compiled in this process before, with no cut there, and its code is used '
+    'again: call `torch._dynamo.reset()` in between, or set '
+    '`torch._dynamo.config.skip_nnmodule_hook_guards = False` first. If not, choose another '
+    '`location`.'
+)
 
 
 @dataclass
@@ -140,7 +151,12 @@ class BatchPruningMixin:
         This is where the host waits for the choice. A GPU is busy with the encoder by then.
         """
         step = self._step
-        if step is None or not step.decided:
+        if step is None:
+            return
+        if not step.decided:
+            # Of a pass through the whole network that measures all images.
+            if isinstance(self.pruning_cut, Reuse):
+                raise LocationError(CUT_DID_NOT_RUN.format(self.pruning_location))
             return
         kept = self.pruner.last_kept
         samples = step.data_samples

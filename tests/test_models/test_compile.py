@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
+from mmpfb.errors import LocationError
+
 from .architectures import SEGMENTORS
 from .helpers import batch, build, pruned, total
 
@@ -51,3 +53,22 @@ def test_the_scoring_step_compiles_once_for_a_batch_size():
         frames.append(counter.frame_count)
     assert frames[0] > 0
     assert frames[1] == frames[-1], frames
+
+
+def test_compiled_code_of_a_model_without_the_cut_is_noticed():
+    config, _ = SEGMENTORS['fcn-resnet']
+    selector = {'type': 'PFB', 'num_centroids': 4}
+    torch._dynamo.reset()
+
+    def step(mode, seed):
+        model = build(pruned(config, mode=mode, ratio=0.5, selector=selector)).train()
+        model.forward = torch.compile(model.forward, backend='eager')
+        for number in range(2):
+            total(model(*batch(size=4, side=32, seed=seed + number), mode='loss'))
+        return model.pruner
+
+    assert step('rescore', seed=0).images_kept == 4 + 2
+    with pytest.raises(LocationError, match='torch._dynamo.reset'):
+        step('reuse', seed=2)
+    torch._dynamo.reset()
+    assert step('reuse', seed=2).images_kept == 4 + 2

@@ -68,7 +68,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def nothing_compiled_before():
-    # Compiled code is kept for the whole process, by the code of the host's functions.
+    # The compiler keeps code per class and by default guards it by no hooks: code compiled for a
+    # stock model serves a pruned one of the same classes, without the cut.
     torch._dynamo.reset()
 
 
