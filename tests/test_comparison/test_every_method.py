@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import random
-import socket
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from mmpfb.analysis.planned_images import planned_images
 from mmpfb.comparison.methods import METHODS, Plan, parse_method
 from mmpfb.core.schedule import PruningWindow
 from mmpfb.engine.run_record_hook import RECORD_FILE
+from tests.ranks import run_on_ranks
 from tests.test_engine import tiny_run
 
 ITERATIONS, SHORT, PER_EPOCH, BATCH = 20, 14, 6, 4
@@ -190,10 +190,7 @@ class NamesHook(Hook):
         self.names += [sample.img_path for sample in data_batch['data_samples']]
 
 
-def two_ranks(rank, port, folder):
-    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group('gloo', rank=rank, world_size=2)
+def on_each_rank(folder):
     outcome = {}
     for text in ALL:
         runner = Runner.from_cfg(configured(text, f'{folder}/{text}'.replace(':', '-')))
@@ -206,18 +203,12 @@ def two_ranks(rank, port, folder):
             in_pass = sampler.lengths[0] // 2
             scores = {name: score.tolist() for name, score in sampler.scores().items()}
         outcome[text] = names.names[:in_pass], scores
-    with open(f'{folder}/rank{rank}.json', 'w') as file:
-        json.dump(outcome, file)
-    torch.distributed.destroy_process_group()
+    return outcome
 
 
 @pytest.mark.slow
 def test_two_ranks_see_different_images_and_know_the_same(tmp_path):
-    with socket.socket() as found:
-        found.bind(('127.0.0.1', 0))
-        port = found.getsockname()[1]
-    torch.multiprocessing.spawn(two_ranks, (port, str(tmp_path)), nprocs=2)
-    first, second = (json.loads((tmp_path / f'rank{rank}.json').read_text()) for rank in (0, 1))
+    first, second = run_on_ranks(on_each_rank, 2, str(tmp_path))
     for text in ALL:
         assert not set(first[text][0]) & set(second[text][0]), text
         assert len(first[text][0]) == len(second[text][0]) > 4, text
