@@ -98,5 +98,5 @@ def check_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise ValueError(str(error).splitlines()[0]) from None
     if device.type == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f'Expected a CUDA device for --device {device}, but found none.')
+        raise ValueError(f'Expected a device of this machine, but got {device} and found no GPU.')
     return device

@@ -41,6 +41,8 @@ def settings(folder, max_iters=ITERATIONS, **options):
     cfg = resumable_config(
         folder, max_iters=max_iters, interval=2, hook=dict(begin=0.0, end=1.0), **options
     )
+    # The host gives every rank a seed of its own then.
+    cfg.randomness = dict(seed=1, diff_rank_seed=True)
     cfg.launcher = 'pytorch' if torch.distributed.is_initialized() else 'none'
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None
@@ -118,6 +120,7 @@ def test_ranks_hold_one_estimate_and_choose_by_themselves(ranks):
     counts = [[len(kept) for kept in side['kept'][1:]] for side in (left, right)]
     assert counts[0] == counts[1] == [2] * (ITERATIONS - 1)
     assert left['kept'] != right['kept']
+    assert left['state']['seed'] == right['state']['seed'] == 1
     for side in (left, right):
         state = side['state']
         assert (state['images_seen'], state['images_kept']) == (96, 8 + 4 * 11)

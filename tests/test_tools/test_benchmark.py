@@ -337,7 +337,7 @@ def test_wrong_arguments_are_refused(arguments, message, refused):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without a CUDA device')
 def test_a_missing_gpu_is_named(refused):
-    assert 'a CUDA device for --device cuda, but found none' in refused(CONFIG, '--device', 'cuda')
+    assert 'of this machine, but got cuda and found no GPU' in refused(CONFIG, '--device', 'cuda')
 
 
 def test_a_missing_matplotlib_is_named(refused, monkeypatch, tmp_path):

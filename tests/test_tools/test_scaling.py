@@ -211,7 +211,7 @@ def test_wrong_arguments_are_refused(refused, arguments, message):
 
 def test_a_gpu_that_is_missing_is_refused(refused, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    assert 'a CUDA device for --device cuda, but found none' in refused('--device', 'cuda')
+    assert 'of this machine, but got cuda and found no GPU' in refused('--device', 'cuda')
 
 
 def test_a_process_without_a_result_ends_the_tool(refused, monkeypatch):
