@@ -179,10 +179,13 @@ class BatchPruner:
             **{name: getattr(self, name) for name in _COUNTS},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> str | None:
         """Restore what :meth:`state_dict` returned.
 
         The state of another selector is left out with a warning; counts and remainder are restored.
+
+        Returns:
+            The text of the warning, or None.
 
         Raises:
             EstimatorStateError: If the state of the selector was saved with other sizes, or the
@@ -195,19 +198,19 @@ class BatchPruner:
                 f'but {missing} are missing.'
             )
         saved, own = state['selector_type'], type(self.selector).__name__
+        problem = None
         if saved == own:
             self.selector.load_state_dict(state['selector'])
+            self._random_share_of_run.load_state_dict(state['random_share'])
         else:
-            warnings.warn(
-                f'The checkpoint holds the state of selector {saved!r}; {own!r} starts anew.',
-                stacklevel=2,
-            )
+            problem = f'The checkpoint holds the state of selector {saved!r}; {own!r} starts anew.'
+            warnings.warn(problem, stacklevel=2)
         self._budget.load_state_dict(state['budget'])
-        self._random_share_of_run.load_state_dict(state['random_share'])
         # Saved by the first rank for itself; all ranks are added up in the end.
         self._non_finite = int(state['non_finite_images']) if rank() == 0 else 0
         for name in _COUNTS:
             setattr(self, name, int(state[name]))
+        return problem
 
     def _choose(self, output: Any, batch_size: int, device: torch.device) -> Tensor | None:
         needs = self.selector.needs

@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -54,7 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def train_on_cpus(config: Config) -> None:
     """Let processes without a GPU train together; MMEngine's launchers ask for one."""
-    torch.distributed.init_process_group('gloo')
+    seconds = config.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
+    timeout = {} if seconds is None else {'timeout': timedelta(seconds=seconds)}
+    torch.distributed.init_process_group('gloo', **timeout)
     config.setdefault(
         'model_wrapper_cfg',
         dict(

@@ -22,6 +22,7 @@ from mmpfb.core.schedule import (
     resolve_window,
     scheduled_ratio,
 )
+from mmpfb.engine.checkpointed_parts import check_checkpointed_parts
 from mmpfb.engine.strategies import check_strategy
 from mmpfb.engine.unwrapped import unwrapped_model
 from mmpfb.models.mixin import BatchPruningMixin
@@ -81,6 +82,7 @@ class PruningScheduleHook(Hook):
         self._window = PruningWindow(0, 0)
         self._times = IterationTimes()
         self._resumed = False
+        self._started = False
         self._step_started = 0.0
         self._step_ended: float | None = None
         self._waited: float | None = None
@@ -101,12 +103,15 @@ class PruningScheduleHook(Hook):
         """Place the window in the run and say what will happen.
 
         Raises:
+            LocationError: If the cut lies inside of a part that is checkpointed.
             TypeError: If the model of the runner cannot prune.
             ValueError: If the window, ``min_keep`` or ``temperature`` does not fit the run.
         """
         model = pruning_model(runner)
         pruner = model.pruner
+        check_checkpointed_parts(runner, model)
         dataloader = runner.train_loop.dataloader
+        self._started = False
         self._window = resolve_window(
             self.begin, self.end, self.by, runner.max_iters, len(dataloader)
         )
@@ -167,7 +172,9 @@ class PruningScheduleHook(Hook):
                 )
         else:
             pruner.phase = Phase.IDLE
-        if runner.iter == self._window.begin and not pruner.selector.ready:
+        starts = runner.iter in self._window and not self._started
+        self._started = self._started or starts
+        if starts and not pruner.selector.ready:
             level = WARNING if pruning_model(runner).pruning_mode == 'reuse' else INFO
             runner.logger.log(
                 level,
@@ -214,6 +221,7 @@ class PruningScheduleHook(Hook):
         checkpoint[CHECKPOINT_KEY] = {
             **model.pruner.state_dict(),
             'scores': _mode_text(model),
+            'location': model.pruning_location,
             'num_ranks': get_world_size(),
         }
 
@@ -244,7 +252,14 @@ class PruningScheduleHook(Hook):
                 'the order of the images and the number of images in an iteration are others, and '
                 'the learning rate stays as it was.'
             )
-        model.pruner.load_state_dict(state)
+        if state.get('location', model.pruning_location) != model.pruning_location:
+            runner.logger.warning(
+                f'The run was pruned at {state["location"]} and goes on at '
+                f'{model.pruning_location}: its centroids have to move to the other features.'
+            )
+        problem = model.pruner.load_state_dict(state)
+        if problem is not None:
+            runner.logger.warning(problem)
         self._resumed = True
 
     def _scores_too_early(self, model: BatchPruningMixin) -> bool:

@@ -1,5 +1,7 @@
 """Checkpoints from which a run goes on as if it had never been killed."""
 
+import inspect
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ from mmengine.dist import all_gather_object, get_rank, is_main_process, master_o
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from mmpfb.core.checks import check_positive_int
 from mmpfb.engine.random_states import (
     random_states,
     restore_random_states,
@@ -36,6 +39,10 @@ class ResumableCheckpointHook(CheckpointHook):
         backend_args: Where checkpoints are written; None is a local folder, in the safe way. Others
             write as they do.
         **kwargs: Passed on to ``CheckpointHook``.
+
+    Raises:
+        TypeError: If ``CheckpointHook`` has no such argument.
+        ValueError: If ``interval`` or ``max_keep_ckpts`` is not a positive number or -1.
     """
 
     def __init__(
@@ -45,9 +52,27 @@ class ResumableCheckpointHook(CheckpointHook):
         if backend_args is None and kwargs.get('file_client_args') is None and local:
             backend_args = {'backend': BACKEND}
         super().__init__(*args, backend_args=backend_args, **kwargs)
+        # The host keeps what it does not know until the first checkpoint is saved, and fails then.
+        for name in self.args:
+            known = [key for key in inspect.signature(CheckpointHook).parameters if key != 'kwargs']
+            close = get_close_matches(name, known, n=1)
+            advice = f'; did you mean `{close[0]}`?' if close else f'; it takes {known}.'
+            raise TypeError(f'Unexpected argument `{name}` of ResumableCheckpointHook{advice}')
+        for name in ('interval', 'max_keep_ckpts'):
+            value = getattr(self, name)
+            if isinstance(value, bool) or value != -1:
+                check_positive_int(name, value)
         self._states_of_ranks: list[dict[str, Any]] = []
         self._restored: dict[str, Any] | None = None
         self._before_validation: dict[str, Any] | None = None
+
+    def before_run(self, runner: Runner) -> None:
+        """Say so if a resumed run could not repeat."""
+        if getattr(runner, '_randomness_cfg', {}).get('seed') is None:
+            runner.logger.warning(
+                'The run has no seed, so that a run that resumes from its checkpoints is given its '
+                'images in another order; set `randomness=dict(seed=0)`.'
+            )
 
     def before_train(self, runner: Runner) -> None:
         """Find the folder, and remove what a killed run had begun to write."""
@@ -94,6 +119,11 @@ class ResumableCheckpointHook(CheckpointHook):
         states = checkpoint.get(CHECKPOINT_KEY, [])
         if get_rank() < len(states):
             self._restored = states[get_rank()]
+            if runner.train_loop.dataloader.num_workers > 0:
+                runner.logger.info(
+                    'Augmentation in worker processes draws other numbers than the run would have '
+                    'drawn that was interrupted; with num_workers=0 it would repeat.'
+                )
         else:
             runner.logger.warning(
                 'The checkpoint holds no random states for this process: dropout and augmentation '

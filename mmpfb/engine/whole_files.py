@@ -20,11 +20,16 @@ class WholeFileBackend(LocalBackend):
         path = Path(filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + SUFFIX)
-        with partial.open('wb') as file:
-            file.write(obj)
-            file.flush()
-            # A machine that stops could otherwise have moved a file whose content is still to come.
-            os.fsync(file.fileno())
+        try:
+            with partial.open('wb') as file:
+                file.write(obj)
+                file.flush()
+                # A machine that stops could otherwise have moved a file that is still to be filled.
+                os.fsync(file.fileno())
+        except OSError:
+            # The disk is full, and what is on it is of no use.
+            partial.unlink(missing_ok=True)
+            raise
         os.replace(partial, path)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:

@@ -265,6 +265,29 @@ def test_resuming_with_another_selector_keeps_the_counts_and_says_so(tmp_path):
             pruning=dict(selector=dict(type='Uniform')),
         )
     assert runner.model.pruner.iteration == 25
+    assert "state of selector 'PFB'; 'Uniform' starts anew" in log_text(tmp_path / 'uniform')
+    # That of the other selector says nothing of this one.
+    assert runner.model.pruner.random_share is None
+
+
+def test_a_selector_that_starts_anew_inside_the_window_says_what_it_waits_for(tmp_path):
+    run(tmp_path / 'uniform', pruning=dict(selector=dict(type='Uniform')))
+    with pytest.warns(UserWarning, match="'PFB' starts anew"):
+        resume(tmp_path / 'pfb', checkpoint(tmp_path / 'uniform'))
+    assert log_text(tmp_path / 'pfb').count('Pruning starts after 8 more images') == 1
+
+
+def test_resuming_with_another_location_says_so(tmp_path):
+    def settings(layer):
+        selector = dict(type='PFB', num_centroids=8, dim=16)
+        return dict(location=f'backbone.{layer}', selector=selector)
+
+    run(tmp_path / 'third', pruning=settings('layer3'))
+    for layer, number in (('layer3', 0), ('layer4', 1)):
+        folder = tmp_path / layer
+        resume(folder, checkpoint(tmp_path / 'third'), pruning=settings(layer))
+        text = 'was pruned at backbone.layer3 and goes on at backbone.layer4'
+        assert log_text(folder).count(text) == number
 
 
 def test_resuming_with_another_estimator_size_is_refused(tmp_path):

@@ -175,6 +175,42 @@ def test_other_places_are_written_to_as_the_host_does(settings, backend):
     assert ResumableCheckpointHook(**settings).backend_args == backend
 
 
+@pytest.mark.parametrize(
+    ('settings', 'error', 'message'),
+    [
+        ({'max_keep': 2}, TypeError, '`max_keep`.*did you mean `max_keep_ckpts`'),
+        ({'nonsense': 2}, TypeError, '`nonsense`.*it takes .*interval'),
+        ({'interval': 'five'}, ValueError, "`interval` to be an integer.*'five'"),
+        ({'interval': 0}, ValueError, '`interval` to be an integer of at least 1, but got 0'),
+        ({'max_keep_ckpts': -5}, ValueError, '`max_keep_ckpts`.*-5'),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_trained(settings, error, message):
+    with pytest.raises(error, match=message):
+        ResumableCheckpointHook(**settings)
+
+
+def log_of(folder):
+    return ''.join(path.read_text() for path in Path(folder).glob('*/*.log'))
+
+
+@pytest.mark.parametrize(('settings', 'warnings'), [({'seed': None}, 1), ({'seed': 1}, 0)])
+def test_a_run_without_a_seed_is_warned(tmp_path, settings, warnings):
+    cfg = resumable_config(tmp_path, max_iters=1)
+    cfg.randomness = settings
+    train(cfg)
+    assert log_of(tmp_path).count('The run has no seed') == warnings
+
+
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_a_resumed_run_says_that_workers_draw_other_numbers(tmp_path, num_workers):
+    for max_iters in (1, 2):
+        cfg = resumable_config(tmp_path, max_iters=max_iters, resume=max_iters == 2)
+        cfg.train_dataloader.num_workers = num_workers
+        train(cfg)
+    assert log_of(tmp_path).count('Augmentation in worker processes') == num_workers
+
+
 def test_random_states_survive_a_checkpoint(tmp_path):
     random.seed(1), np.random.seed(2), torch.manual_seed(3)
     np.random.randn()  # leaves half of a pair in the state
@@ -197,3 +233,13 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert len(list(path.parent.iterdir())) == 2
     remove_partial_files(path.parent)
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_is_not_filled_further(tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError('No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', fail)
+    with pytest.raises(OSError, match='No space left'):
+        WholeFileBackend().put(b'new', tmp_path / 'file.pth')
+    assert list(tmp_path.iterdir()) == []

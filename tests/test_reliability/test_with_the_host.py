@@ -101,3 +101,40 @@ def test_without_pruning_it_is_the_stock_run(tmp_path, change):
     assert ours.keys() == stock.keys()
     assert all(torch.equal(ours[key], stock[key]) for key in stock)
     assert saved['state_dict'].keys() == stock_saved['state_dict'].keys()
+
+
+def assert_compiling_changes_nothing(folder, change=None, **settings):
+    """Train with and without the compiler, and return the runner that was compiled."""
+
+    def both(cfg):
+        compiled(cfg)
+        if change is not None:
+            change(cfg)
+
+    eager = run(folder / 'eager', change, **settings).model.state_dict()
+    runner = run(folder / 'compiled', both, **settings)
+    for key, value in runner.model.state_dict().items():
+        assert torch.equal(value, eager[key]), key
+    return runner
+
+
+@pytest.mark.parametrize('mode', ['reuse', 'rescore'])
+def test_compiled_code_notices_where_pruning_begins_and_ends(tmp_path, mode):
+    runner = assert_compiling_changes_nothing(
+        tmp_path, max_iters=12, pruning=dict(mode=mode), hook=dict(begin=0.25, end=0.75)
+    )
+    # Six iterations prune; with `rescore` the first two of them fill the eight centroids.
+    pruned_iterations = 6 if mode == 'reuse' else 4
+    assert runner.model.pruner.images_kept == 12 * BATCH_SIZE - pruned_iterations * 2
+
+
+def test_compiled_code_weighs_images(tmp_path):
+    def sampler(cfg):
+        cfg.train_dataloader.sampler = dict(type='mmpfb.InfoBatch', infinite=True)
+        cfg.default_hooks.image_losses = dict(type='mmpfb.ImageLossesHook')
+
+    runner = assert_compiling_changes_nothing(
+        tmp_path, sampler, max_iters=16, pruning=False, hook=False
+    )
+    lengths = runner.train_dataloader.sampler.lengths
+    assert len(lengths) > 1 and min(lengths) < 24
