@@ -27,7 +27,7 @@ class BrokenScenes(TinyScenes):
 
 @HOOKS.register_module(force=True)
 class DyingHook(Hook):
-    """Ends the second rank in the middle of a step of the others."""
+    """Ends or halts the second rank in the middle of a step of the others."""
 
     def __init__(self, how):
         self.how = how
@@ -38,4 +38,6 @@ class DyingHook(Hook):
         Path('died').write_text(str(time.time()))
         if self.how == 'killed':
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == 'hangs':
+            os.kill(os.getpid(), signal.SIGSTOP)
         os._exit(3)

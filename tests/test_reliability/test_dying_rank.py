@@ -22,9 +22,11 @@ def free_port():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('how', ['killed', 'exits', 'broken image'])
+@pytest.mark.parametrize('how', ['killed', 'exits', 'hangs', 'broken image'])
 def test_the_others_end_with_an_error(tmp_path, how):
     cfg = config(tmp_path / 'run', max_iters=10_000, hook=dict(begin=0.0, end=1.0))
+    # Only a rank that hangs is noticed by it, in seconds.
+    cfg.env_cfg = dict(dist_cfg=dict(timeout=15))
     cfg.custom_imports = dict(imports=['tests.test_reliability.dying'])
     if how == 'broken image':
         cfg.train_dataloader.dataset.type = 'BrokenScenes'
