@@ -56,7 +56,9 @@ def test_python_snippets_run(snippet, tmp_path):
     assert built.pruning_location == (named.group(1) if named else default)
     from mmpfb.registry import HOOKS
 
-    HOOKS.build(config.default_hooks.pruning)
+    assert 'pruning' in config.default_hooks
+    for hook in config.default_hooks.values():
+        HOOKS.build(hook)
 
 
 @pytest.mark.parametrize('command', commands())
