@@ -1,5 +1,6 @@
 """What README and docs show is run: code, configurations, and commands up to their options."""
 
+import functools
 import re
 import shlex
 import subprocess
@@ -61,6 +62,13 @@ def test_python_snippets_run(snippet, tmp_path):
         HOOKS.build(hook)
 
 
+@functools.cache
+def usage_of(script):
+    return subprocess.run(
+        [sys.executable, ROOT / script, '--help'], capture_output=True, text=True, check=True
+    ).stdout
+
+
 @pytest.mark.parametrize('command', commands())
 def test_commands_name_files_and_options_that_exist(command):
     words = shlex.split(command)
@@ -72,9 +80,7 @@ def test_commands_name_files_and_options_that_exist(command):
             assert (ROOT / word).is_file(), word
     options = [word.split('=')[0] for word in words if word.startswith('--')]
     if script.endswith('.py') and options:
-        usage = subprocess.run(
-            [sys.executable, ROOT / script, '--help'], capture_output=True, text=True, check=True
-        ).stdout
+        usage = usage_of(script)
         for option in options:
             assert option in usage, f'{option} of {command}'
 
