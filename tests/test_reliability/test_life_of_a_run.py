@@ -259,7 +259,7 @@ class WatchedRun:
         loader = type('Loader', (list,), {'batch_size': LARGEST_BATCH})(range(4))
         return SimpleNamespace(
             model=model, iter=iteration, max_iters=self.schedule.length, seed=seed, hooks=[],
-            train_loop=SimpleNamespace(dataloader=loader), _resume=resume,
+            train_loop=SimpleNamespace(dataloader=loader), _resume=resume, cfg={},
             logger=logging.getLogger('life'), message_hub=MessageHub('life'),
         )  # fmt: skip
 
